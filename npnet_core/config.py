@@ -1,0 +1,122 @@
+"""What a net looks like: NPNetConfig, and the nets that have been published."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class NPNetConfig:
+    """The shape of one NPNet. The defaults are the published SDXL net.
+
+    Args:
+        family: base model family whose latents and prompt embeddings the net was trained on
+            (``sdxl``, ``hunyuan-dit``, ``sd1``, ``sd2``, or a name of your own).
+        channels: latent channels C, a square number (they are tiled into one square matrix).
+        resolution: side R of the square latent, in latent pixels (1024 px / 8 = 128).
+        prompt_tokens, prompt_dim: the prompt embedding is [B, prompt_tokens, prompt_dim].
+        swin_size: side of the picture that the Swin branch sees, in pixels.
+        swin_dim, swin_depths, swin_heads, swin_window: Swin-T's 96, (2, 2, 6, 2), (3, 6, 12, 24), 7.
+        drop_path: stochastic depth of the deepest Swin block while training; no effect in eval mode.
+        svd_branch, text_term, residual_branch: the three terms of eq. 9; False leaves one out
+            (the ablations of tables 4 and 14).
+        misread_swin: quirk of the published weights, see :class:`npnet_core.model.ResidualBranch`.
+        fixed_signs: give singular vectors a sign of our own; the published weights were trained on
+            whatever sign LAPACK returned.
+
+    Raises:
+        InputError: for values that make no network.
+    """
+
+    family: str = "sdxl"
+    channels: int = 4
+    resolution: int = 128
+    prompt_tokens: int = 77
+    prompt_dim: int = 2048
+    swin_size: int = 224
+    swin_dim: int = 96
+    swin_depths: tuple[int, ...] = (2, 2, 6, 2)
+    swin_heads: tuple[int, ...] = (3, 6, 12, 24)
+    swin_window: int = 7
+    drop_path: float = 0.1
+    svd_branch: bool = True
+    text_term: bool = True
+    residual_branch: bool = True
+    misread_swin: bool = True
+    fixed_signs: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("swin_depths", "swin_heads"):  # JSON has lists only
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("channels", "resolution", "prompt_tokens", "prompt_dim", "swin_dim", "swin_window"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} makes no network: give at least 1.")
+        if math.isqrt(self.channels) ** 2 != self.channels:
+            raise InputError(
+                f"channels={self.channels} cannot be tiled into one square matrix: give a square number (4, 16)."
+            )
+        if len(self.swin_depths) != len(self.swin_heads) or not self.swin_depths:
+            raise InputError(
+                f"swin_depths={self.swin_depths} and swin_heads={self.swin_heads} differ in length: "
+                "give one value of each per stage."
+            )
+        for stage, heads in enumerate(self.swin_heads):
+            side, dim = self.swin_size / (4 * 2**stage), self.swin_dim * 2**stage
+            if side % min(self.swin_window, side) or dim % heads:
+                raise InputError(
+                    f"Swin stage {stage} has a {side:g}x{side:g} map of width {dim} for windows of "
+                    f"{self.swin_window} and {heads} heads: choose sizes that divide without remainder."
+                )
+
+    @property
+    def tile(self) -> int:
+        """Tiles per side when C channels become one matrix (2 for 4 channels)."""
+        return math.isqrt(self.channels)
+
+    @property
+    def matrix_size(self) -> int:
+        """Side of the matrix whose singular values are predicted (256 for the published nets)."""
+        return self.tile * self.resolution
+
+    @property
+    def swin_grid(self) -> int:
+        """Side of the Swin branch's last feature map (7 for the published nets)."""
+        return self.swin_size // (4 * 2 ** (len(self.swin_depths) - 1))
+
+    @property
+    def swin_features(self) -> int:
+        """Width of the Swin branch's last feature map (768 for the published nets)."""
+        return self.swin_dim * 2 ** (len(self.swin_depths) - 1)
+
+    def to_dict(self) -> dict:
+        """The config as plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> NPNetConfig:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            InputError: for names that this version does not know.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise InputError(
+                f"The NPNet config has unknown entries {', '.join(unknown)}: the file was made by a newer "
+                "version, so update this package."
+            )
+        return cls(**values)
+
+
+# The trained nets of the paper's authors. DreamShaper-xl-v2-turbo's has the shape and the family of SDXL's.
+PUBLISHED = {
+    "sdxl": NPNetConfig(),
+    "hunyuan-dit": NPNetConfig(family="hunyuan-dit", prompt_dim=1024),
+}
+
+# For nets of our own: Swin's channels are read as channels, singular vectors have one sign everywhere.
+MENDED = {"misread_swin": False, "fixed_signs": True}

@@ -1,0 +1,189 @@
+"""golden_noise(): noise of any size, batch and prompt length → the net's square view and back.
+
+Noise is never resampled. In one dimension let A[k,l] = |cell_k ∩ cell_l| / √(|cell_k| |cell_l|) for the R output and n input
+cells of the unit interval, K = A_h A_hᵀ, L = A_w A_wᵀ and ν fresh Gaussian noise. Then
+
+    z  = A_h x A_wᵀ + (I − K⊗L)^½ ν        is exactly N(0, I) on R×R where x is on H×W,
+    x' = x + A_hᵀ (NPNet(z) − z) A_w       carries only the change back,
+
+so the golden noise is as white as the net leaves it. Where n = R, A is the identity and this is the net itself.
+"""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import InputError
+from .model import NPNet
+
+LONG_PROMPT = ("truncate", "average", "recurse")
+
+
+class Transport(NamedTuple):
+    """One axis of the way from n cells to R: A [R, n], and the eigenvectors and eigenvalues of A Aᵀ, all fp32."""
+
+    a: Tensor
+    eigenvectors: Tensor
+    eigenvalues: Tensor
+
+
+@lru_cache(maxsize=64)
+def transport(cells_out: int, cells_in: int) -> Transport:
+    """The transport of one axis from ``cells_in`` to ``cells_out`` cells, computed in fp64."""
+    if cells_in == cells_out:
+        eye = torch.eye(cells_out)
+        return Transport(eye, eye, torch.ones(cells_out))
+    k = torch.arange(cells_out, dtype=torch.float64)[:, None]
+    m = torch.arange(cells_in, dtype=torch.float64)[None, :]
+    overlap = torch.minimum((k + 1) / cells_out, (m + 1) / cells_in) - torch.maximum(
+        k / cells_out, m / cells_in
+    )
+    a = overlap.clamp(min=0) * (cells_out * cells_in) ** 0.5
+    eigenvalues, eigenvectors = torch.linalg.eigh(a @ a.T)
+    return Transport(a.float(), eigenvectors.float(), eigenvalues.clamp(0, 1).float())
+
+
+def to_square(noise: Tensor, resolution: int, fresh: Tensor) -> Tensor:
+    """z = A_h x A_wᵀ + (I − K⊗L)^½ ν: noise [B, C, H, W] and fresh noise ν [B, C, R, R] → z [B, C, R, R]."""
+    h, w = transport(resolution, noise.shape[-2]), transport(resolution, noise.shape[-1])
+    # (I − K⊗L)^½ acts on the eigenvectors of K and L, entry by entry
+    gain = (1 - torch.outer(h.eigenvalues, w.eigenvalues)).clamp(min=0).sqrt()
+    fresh = h.eigenvectors.T @ fresh @ w.eigenvectors
+    return h.a @ noise @ w.a.T + h.eigenvectors @ (gain * fresh) @ w.eigenvectors.T
+
+
+def carry_back(change: Tensor, height: int, width: int) -> Tensor:
+    """A_hᵀ d A_w: a change [B, C, R, R] of the net's view → the change [B, C, H, W] of the noise."""
+    resolution = change.shape[-1]
+    return transport(resolution, height).a.T @ change @ transport(resolution, width).a
+
+
+def noise_generator(image: Tensor) -> torch.Generator:
+    """A CPU generator seeded by a checksum of one image's own noise [..., H, W], fp32 on the CPU."""
+    return torch.Generator().manual_seed(zlib.crc32(image.contiguous().numpy().tobytes()))
+
+
+def prompt_chunks(prompt: Tensor, tokens: int, long_prompt: str) -> list[Tensor]:
+    """The pieces [B, tokens, D] of a prompt embedding [B, T, D] that the net is given, the last one filled up with zeros.
+
+    ``truncate`` gives the first piece only.
+    """
+    pieces = prompt.split(tokens, dim=1)[: 1 if long_prompt == "truncate" else None]
+    return [F.pad(piece, (0, 0, 0, tokens - piece.shape[1])) for piece in pieces]
+
+
+def golden_noise(
+    npnet: NPNet,
+    noise: Tensor,
+    prompt: Tensor,
+    *,
+    strength: float = 1.0,
+    long_prompt: str = "truncate",
+    device: str | torch.device | None = None,
+) -> Tensor:
+    """Golden noise for a prompt: a pure function of its arguments.
+
+    Args:
+        npnet: the net.
+        noise: [B, C, H, W] of unit variance, any H and W, any floating-point type, any device.
+        prompt: [B, T, D] or [1, T, D], the embedding from the net's base model, any number of tokens T.
+        strength: 0 is the noise, 1 the golden noise, between them ``torch.lerp``; up to 2 the change is exaggerated. The
+            change is not independent of the noise, so away from 0 and 1 the variance moves a little; above 1 it grows.
+        long_prompt: what happens to more tokens than the net takes (77). ``truncate``: only the first are used;
+            ``average``: the golden noises of all pieces are averaged; ``recurse``: each piece works on the golden noise of
+            the one before.
+        device: where the net computes; by default where its first parameter is.
+
+    Returns:
+        [B, C, H, W] in the type and on the device of ``noise``. Images are computed one by one, so item i is to the bit what
+        item i alone gives, and memory does not grow with the batch.
+
+    Raises:
+        InputError: for noise or a prompt that does not fit the net, values that are not finite, or a strength outside
+            0 … 2.
+    """
+    config = npnet.config
+    check_noise(noise, config.channels)
+    check_prompt(prompt, len(noise), config.prompt_dim)
+    if not 0 <= strength <= 2:
+        raise InputError(
+            f"A strength of {strength} came, 0 to 2 was expected: 1 is the golden noise, 0 none."
+        )
+    if long_prompt not in LONG_PROMPT:
+        raise InputError(f"long_prompt={long_prompt!r} came: choose one of {', '.join(LONG_PROMPT)}.")
+    if strength == 0:
+        return noise.clone()
+
+    device = next(npnet.parameters()).device if device is None else torch.device(device)
+    x = noise.detach().to("cpu", torch.float32)
+    prompt = prompt.detach().to(device, torch.float32).expand(len(x), -1, -1)
+    chunks = prompt_chunks(prompt, config.prompt_tokens, long_prompt)
+    golden = torch.cat(
+        [
+            golden_image(npnet, x[i : i + 1], [chunk[i : i + 1] for chunk in chunks], long_prompt)
+            for i in range(len(x))
+        ]
+    )
+    if not golden.isfinite().all():
+        raise InputError("The golden noise has NaN or infinite values: use another NPNet file or prompt.")
+    return torch.lerp(noise, golden.to(noise), strength)
+
+
+@torch.no_grad()
+def golden_image(npnet: NPNet, x: Tensor, chunks: list[Tensor], long_prompt: str) -> Tensor:
+    """Golden noise of one image: x [1, C, H, W], fp32 on the CPU, chunks [1, tokens, D] each where the net computes."""
+    generator = noise_generator(x)
+    if long_prompt == "recurse":
+        for chunk in chunks:
+            x = golden_pass(npnet, x, chunk, generator)
+        return x
+    # every chunk sees the same fresh noise
+    state = generator.get_state()
+    return sum(golden_pass(npnet, x, chunk, generator.set_state(state)) for chunk in chunks) / len(chunks)
+
+
+def golden_pass(npnet: NPNet, x: Tensor, prompt: Tensor, generator: torch.Generator) -> Tensor:
+    """One pass of the net over noise of any size; the formulas of this module."""
+    resolution, (height, width) = npnet.config.resolution, x.shape[-2:]
+    if height == width == resolution:
+        return npnet(x.to(prompt.device), prompt).cpu()
+    fresh = torch.randn(*x.shape[:-2], resolution, resolution, generator=generator)
+    z = to_square(x, resolution, fresh)
+    return x + carry_back(npnet(z.to(prompt.device), prompt).cpu() - z, height, width)
+
+
+def check_noise(noise: Tensor, channels: int) -> None:
+    """Raise InputError unless ``noise`` is [B, channels, H, W] and finite."""
+    if noise.ndim != 4 or noise.shape[1] != channels or 0 in noise.shape:
+        raise InputError(
+            f"Noise of shape {list(noise.shape)} came, [batch, {channels}, height, width] was expected: use this net "
+            "with the base model it was trained for."
+        )
+    if not noise.isfinite().all():
+        raise InputError("The noise has NaN or infinite values: check the node or function that makes it.")
+
+
+def check_prompt(prompt: Tensor, batch: int, dim: int) -> None:
+    """Raise InputError unless ``prompt`` is [1 or batch, at least 1, dim] and finite."""
+    if prompt.ndim != 3 or prompt.shape[1] == 0:
+        raise InputError(
+            f"A prompt embedding of shape {list(prompt.shape)} came, [batch, tokens, {dim}] was expected: encode the "
+            "prompt with the net's base model."
+        )
+    if prompt.shape[2] != dim:
+        raise InputError(
+            f"A prompt embedding {prompt.shape[2]} wide came, this net was trained on {dim}: use the text encoder of the "
+            "net's base model."
+        )
+    if len(prompt) not in (1, batch):
+        raise InputError(
+            f"{len(prompt)} prompt embeddings came for {batch} noises: give one for all or one for each."
+        )
+    if not prompt.isfinite().all():
+        raise InputError("The prompt embedding has NaN or infinite values: check the text encoder.")
