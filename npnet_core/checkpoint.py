@@ -98,13 +98,11 @@ def save_npnet(npnet: NPNet, path: str | Path, metadata: dict[str, str] | None =
     Args:
         npnet: the net; its weights are stored in fp32.
         path: where to; an existing file is replaced.
-        metadata: further entries, such as ``npnet.base_model`` and ``npnet.provenance``; without it those the net was loaded
-            with.
+        metadata: further entries, such as ``npnet.base_model`` and ``npnet.provenance``; without it those that the net
+            was loaded with.
     """
     path = Path(path)
-    tensors = {
-        key: value.detach().to("cpu", torch.float32).contiguous() for key, value in npnet.state_dict().items()
-    }
+    tensors = {key: value.detach().to("cpu", torch.float32).contiguous() for key, value in npnet.state_dict().items()}
     size = npnet.config.resolution * 8
     entries = {
         "modelspec.sai_model_spec": "1.0.0",
@@ -172,8 +170,7 @@ def _published_config(tensors: dict[str, Tensor]) -> NPNetConfig:
 
 def _published_shapes(config: NPNetConfig) -> dict[str, tuple[int, ...]]:
     shapes = {
-        _renamed(key, {new: old for old, new in RENAMED.items()}): shape
-        for key, shape in _shapes(config).items()
+        _renamed(key, {new: old for old, new in RENAMED.items()}): shape for key, shape in _shapes(config).items()
     }
     for key, side in CONVOLUTIONS.items():
         features_out, features_in = shapes[key]
@@ -242,9 +239,9 @@ def _parse(path: Path, read: Callable):
         raise
     # A damaged file can break a parser anywhere; whatever it was, it is reported as that.
     except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
         raise InputError(
-            f"{path} cannot be read ({type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}): "
-            "the file is truncated or damaged, get it again."
+            f"{path} cannot be read ({type(error).__name__}: {reason}): it is truncated or damaged, get the file again."
         ) from error
 
 
@@ -262,9 +259,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     if zipfile.is_zipfile(path):  # torch does not compare the checksums that it writes
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:
-                raise InputError(
-                    f"{path} is damaged (checksum of {damaged} differs): download the file again."
-                )
+                raise InputError(f"{path} is damaged (checksum of {damaged} differs): download the file again.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -275,20 +270,12 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             ) from error
         raise
     if not isinstance(content, dict):
-        raise InputError(
-            f"{path} holds a {type(content).__name__}, not the weights of an NPNet: choose another file."
-        )
+        raise InputError(f"{path} holds a {type(content).__name__}, not the weights of an NPNet: choose another file.")
     flat = {}
     for name, value in content.items():
-        flat |= (
-            {f"{name}.{key}": tensor for key, tensor in value.items()}
-            if isinstance(value, dict)
-            else {name: value}
-        )
+        flat |= {f"{name}.{key}": tensor for key, tensor in value.items()} if isinstance(value, dict) else {name: value}
     if wrong := sorted(str(key) for key, value in flat.items() if not isinstance(value, Tensor)):
-        raise InputError(
-            f"{path} is not an NPNet (no tensor under {', '.join(wrong[:5])}): choose another file."
-        )
+        raise InputError(f"{path} is not an NPNet (no tensor under {', '.join(wrong[:5])}): choose another file.")
     return flat
 
 

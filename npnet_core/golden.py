@@ -1,7 +1,7 @@
 """golden_noise(): noise of any size, batch and prompt length → the net's square view and back.
 
-Noise is never resampled. In one dimension let A[k,l] = |cell_k ∩ cell_l| / √(|cell_k| |cell_l|) for the R output and n input
-cells of the unit interval, K = A_h A_hᵀ, L = A_w A_wᵀ and ν fresh Gaussian noise. Then
+Noise is never resampled. In one dimension let A[k,l] = |cell_k ∩ cell_l| / √(|cell_k| |cell_l|) for the R output and
+n input cells of the unit interval, K = A_h A_hᵀ, L = A_w A_wᵀ and ν fresh Gaussian noise. Then
 
     z  = A_h x A_wᵀ + (I − K⊗L)^½ ν        is exactly N(0, I) on R×R where x is on H×W,
     x' = x + A_hᵀ (NPNet(z) − z) A_w       carries only the change back,
@@ -41,9 +41,7 @@ def transport(cells_out: int, cells_in: int) -> Transport:
         return Transport(eye, eye, torch.ones(cells_out))
     k = torch.arange(cells_out, dtype=torch.float64)[:, None]
     m = torch.arange(cells_in, dtype=torch.float64)[None, :]
-    overlap = torch.minimum((k + 1) / cells_out, (m + 1) / cells_in) - torch.maximum(
-        k / cells_out, m / cells_in
-    )
+    overlap = torch.minimum((k + 1) / cells_out, (m + 1) / cells_in) - torch.maximum(k / cells_out, m / cells_in)
     a = overlap.clamp(min=0) * (cells_out * cells_in) ** 0.5
     eigenvalues, eigenvectors = torch.linalg.eigh(a @ a.T)
     return Transport(a.float(), eigenvectors.float(), eigenvalues.clamp(0, 1).float())
@@ -70,7 +68,7 @@ def noise_generator(image: Tensor) -> torch.Generator:
 
 
 def prompt_chunks(prompt: Tensor, tokens: int, long_prompt: str) -> list[Tensor]:
-    """The pieces [B, tokens, D] of a prompt embedding [B, T, D] that the net is given, the last one filled up with zeros.
+    """The pieces [B, tokens, D] of a prompt embedding [B, T, D] that the net is given, the last filled up with zeros.
 
     ``truncate`` gives the first piece only.
     """
@@ -93,16 +91,16 @@ def golden_noise(
         npnet: the net.
         noise: [B, C, H, W] of unit variance, any H and W, any floating-point type, any device.
         prompt: [B, T, D] or [1, T, D], the embedding from the net's base model, any number of tokens T.
-        strength: 0 is the noise, 1 the golden noise, between them ``torch.lerp``; up to 2 the change is exaggerated. The
-            change is not independent of the noise, so away from 0 and 1 the variance moves a little; above 1 it grows.
+        strength: 0 is the noise, 1 the golden noise, between them ``torch.lerp``; up to 2 the change is exaggerated.
+            The variance moves with it: between 0 and 1 by little, above 1 it grows.
         long_prompt: what happens to more tokens than the net takes (77). ``truncate``: only the first are used;
-            ``average``: the golden noises of all pieces are averaged; ``recurse``: each piece works on the golden noise of
-            the one before.
+            ``average``: the golden noises of all pieces are averaged; ``recurse``: each piece works on the golden
+            noise of the one before.
         device: where the net computes; by default where its first parameter is.
 
     Returns:
-        [B, C, H, W] in the type and on the device of ``noise``. Images are computed one by one, so item i is to the bit what
-        item i alone gives, and memory does not grow with the batch.
+        [B, C, H, W] in the type and on the device of ``noise``. Images are computed one by one, so item i is to the
+        bit what item i alone gives, and memory does not grow with the batch.
 
     Raises:
         InputError: for noise or a prompt that does not fit the net, values that are not finite, or a strength outside
@@ -112,9 +110,7 @@ def golden_noise(
     check_noise(noise, config.channels)
     check_prompt(prompt, len(noise), config.prompt_dim)
     if not 0 <= strength <= 2:
-        raise InputError(
-            f"A strength of {strength} came, 0 to 2 was expected: 1 is the golden noise, 0 none."
-        )
+        raise InputError(f"A strength of {strength} came, 0 to 2 was expected: 1 is the golden noise, 0 none.")
     if long_prompt not in LONG_PROMPT:
         raise InputError(f"long_prompt={long_prompt!r} came: choose one of {', '.join(LONG_PROMPT)}.")
     if strength == 0:
@@ -125,10 +121,7 @@ def golden_noise(
     prompt = prompt.detach().to(device, torch.float32).expand(len(x), -1, -1)
     chunks = prompt_chunks(prompt, config.prompt_tokens, long_prompt)
     golden = torch.cat(
-        [
-            golden_image(npnet, x[i : i + 1], [chunk[i : i + 1] for chunk in chunks], long_prompt)
-            for i in range(len(x))
-        ]
+        [golden_image(npnet, x[i : i + 1], [chunk[i : i + 1] for chunk in chunks], long_prompt) for i in range(len(x))]
     )
     if not golden.isfinite().all():
         raise InputError("The golden noise has NaN or infinite values: use another NPNet file or prompt.")
@@ -158,6 +151,12 @@ def golden_pass(npnet: NPNet, x: Tensor, prompt: Tensor, generator: torch.Genera
     return x + carry_back(npnet(z.to(prompt.device), prompt).cpu() - z, height, width)
 
 
+def check_strength(strength: float) -> None:
+    """Raise InputError unless ``strength`` is in 0 … 2."""
+    if not 0 <= strength <= 2:
+        raise InputError(f"A strength of {strength} came, 0 to 2 was expected: 0 is the source noise, 1 golden noise.")
+
+
 def check_noise(noise: Tensor, channels: int) -> None:
     """Raise InputError unless ``noise`` is [B, channels, H, W] and finite."""
     if noise.ndim != 4 or noise.shape[1] != channels or 0 in noise.shape:
@@ -178,12 +177,10 @@ def check_prompt(prompt: Tensor, batch: int, dim: int) -> None:
         )
     if prompt.shape[2] != dim:
         raise InputError(
-            f"A prompt embedding {prompt.shape[2]} wide came, this net was trained on {dim}: use the text encoder of the "
-            "net's base model."
+            f"A prompt embedding {prompt.shape[2]} wide came, this net was trained on {dim}: use the text encoder of "
+            "the net's base model."
         )
     if len(prompt) not in (1, batch):
-        raise InputError(
-            f"{len(prompt)} prompt embeddings came for {batch} noises: give one for all or one for each."
-        )
+        raise InputError(f"{len(prompt)} prompt embeddings came for {batch} noises: give one for all or one for each.")
     if not prompt.isfinite().all():
         raise InputError("The prompt embedding has NaN or infinite values: check the text encoder.")

@@ -26,8 +26,8 @@ class SVD(NamedTuple):
 def decompose(noise: Tensor, tile: int, fixed_signs: bool = False) -> SVD:
     """Singular value decomposition of the noise, its channels tiled into one matrix.
 
-    Runs in fp32 on the CPU whatever the device of ``noise`` (5 ms at 256x256), because the signs of singular vectors differ
-    between LAPACKs and GPU libraries; the result is on the device of ``noise``.
+    Runs in fp32 on the CPU whatever the device of ``noise`` (5 ms at 256x256), because the signs of singular vectors
+    differ between LAPACKs and GPU libraries; the result is on the device of ``noise``.
 
     Args:
         noise: [B, C, R, R] with C = tile².
@@ -50,9 +50,7 @@ class MLP(nn.Sequential):
     """Linear, ReLU, Linear."""
 
     def __init__(self, features_in: int, hidden: int, features_out: int, operations=nn):
-        super().__init__(
-            operations.Linear(features_in, hidden), nn.ReLU(), operations.Linear(hidden, features_out)
-        )
+        super().__init__(operations.Linear(features_in, hidden), nn.ReLU(), operations.Linear(hidden, features_out))
 
 
 class SelfAttention(nn.Module):

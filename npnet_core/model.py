@@ -65,9 +65,7 @@ class NPNet(nn.Module):
         self.config = config
         self.svd_branch = self.text_term = self.residual_branch = None
         if config.svd_branch:
-            self.svd_branch = SingularValueBranch(
-                config.matrix_size, config.tile, config.fixed_signs, operations
-            )
+            self.svd_branch = SingularValueBranch(config.matrix_size, config.tile, config.fixed_signs, operations)
             with torch.no_grad():  # Σ̃ = Σ
                 self.svd_branch.head[-1].weight.zero_()
                 self.svd_branch.head[-1].bias.zero_()

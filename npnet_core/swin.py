@@ -80,9 +80,7 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention and feed-forward, each before a residual connection that stochastic depth may cut in training."""
 
-    def __init__(
-        self, dim: int, heads: int, side: int, window: int, shift: int, drop_path: float, operations=nn
-    ):
+    def __init__(self, dim: int, heads: int, side: int, window: int, shift: int, drop_path: float, operations=nn):
         super().__init__()
         self.drop_path = drop_path
         self.norm1 = operations.LayerNorm(dim)
@@ -131,9 +129,7 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(
             *(
                 # every second block shifts its windows by half, unless one window covers the map
-                Block(
-                    dim, heads, side, window, window // 2 if i % 2 and window < side else 0, drop, operations
-                )
+                Block(dim, heads, side, window, window // 2 if i % 2 and window < side else 0, drop, operations)
                 for i, drop in enumerate(drop_paths)
             )
         )
@@ -145,7 +141,8 @@ class Stage(nn.Module):
 class PatchEmbed(nn.Module):
     """4x4 patches to vectors: [B, 3, S, S] → [B, S/4, S/4, dim].
 
-    A matrix product, not a convolution: convolutions run in TF32 on GPUs unless told otherwise, and devices would disagree.
+    A matrix product, not a convolution: convolutions run in TF32 on GPUs unless told otherwise, and devices would
+    disagree.
     """
 
     def __init__(self, dim: int, operations=nn):
@@ -171,9 +168,7 @@ class Swin(nn.Module):
         operations=nn,
     ):
         super().__init__()
-        drops = [
-            drop_path * i / max(1, sum(depths) - 1) for i in range(sum(depths))
-        ]  # deeper blocks drop more
+        drops = [drop_path * i / max(1, sum(depths) - 1) for i in range(sum(depths))]  # deeper blocks drop more
         self.patch_embed = PatchEmbed(dim, operations)
         self.layers = nn.Sequential(
             *(

@@ -1,0 +1,10 @@
+"""The node pack as ComfyUI sees it."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .golden import NPNetLoad, NPNetModelPatch, NPNetNoise
+
+
+class NPNetExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [NPNetLoad, NPNetNoise, NPNetModelPatch]

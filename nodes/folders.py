@@ -1,0 +1,25 @@
+"""Where users put the files of this pack."""
+
+import os
+
+import folder_paths
+
+
+def add_model_folder(name: str, *other_names: str) -> None:
+    """Let ComfyUI list ``models/<name>``, what extra_model_paths.yaml has under that name, and so for other names.
+
+    A key that ComfyUI makes anew lists every file, so the extensions are set here.
+    """
+    for folder in (name, *other_names):
+        folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, folder))
+        if folder != name and folder in folder_paths.folder_names_and_paths:
+            for path in folder_paths.get_folder_paths(folder):
+                folder_paths.add_model_folder_path(name, path)
+    paths, _ = folder_paths.folder_names_and_paths[name]
+    folder_paths.folder_names_and_paths[name] = (paths, {".safetensors", ".pth", ".pt"})
+
+
+def fingerprint(path: str) -> str:
+    """Changes when the file does, so that a node that loads it runs again."""
+    status = os.stat(path)
+    return f"{path}:{status.st_size}:{status.st_mtime_ns}"

@@ -1,0 +1,224 @@
+"""Golden noise in a graph: Load NPNet, NPNet Golden Noise, NPNet Golden Noise (Model)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import comfy.model_management
+import comfy.ops
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..npnet_core.checkpoint import load_npnet
+from ..npnet_core.errors import InputError
+from ..npnet_core.golden import LONG_PROMPT, check_noise, check_strength, golden_noise
+from .conditioning import prompt_embeds
+from .folders import add_model_folder, fingerprint
+
+log = logging.getLogger(__name__)
+
+FOLDER = "npnet"
+add_model_folder(FOLDER, "npnets")  # other packs' users keep theirs in models/npnets
+
+NPNetSocket = io.Custom("NPNET")
+WRAPPER_KEY = "npnet"  # of the model patch among a model's OUTER_SAMPLE wrappers
+ACTIVATIONS = 200 * 2**20  # bytes that one pass needs beside the weights, measured with benchmarks/apply.py
+
+
+@dataclass(frozen=True)
+class LoadedNPNet:
+    """An NPNet in the hands of ComfyUI's memory management, which decides where its weights are."""
+
+    patcher: ModelPatcher
+
+    @property
+    def config(self):
+        return self.patcher.model.config
+
+    def golden_noise(self, noise: Tensor, prompt: Tensor, strength: float, long_prompt: str) -> Tensor:
+        """As :func:`npnet_core.golden.golden_noise`; all-zero noise (noise switched off) passes unchanged."""
+        if torch.count_nonzero(noise) == 0:
+            return noise
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=ACTIVATIONS)
+        return golden_noise(
+            self.patcher.model,
+            noise,
+            prompt,
+            strength=strength,
+            long_prompt=long_prompt,
+            device=self.patcher.load_device,
+        )
+
+    def check_noise(self, noise: Tensor) -> None:
+        """Raise InputError for noise that this net cannot take."""
+        if noise.is_nested:
+            raise InputError(
+                "A nested latent came, [batch, channels, height, width] was expected: golden noise is for images only."
+            )
+        check_noise(noise, self.config.channels)
+
+
+@dataclass(frozen=True)
+class GoldenNoise:
+    """A NOISE: the source's noise, made golden for a prompt."""
+
+    npnet: LoadedNPNet
+    source: object  # a NOISE
+    prompt: Tensor
+    strength: float
+    long_prompt: str
+
+    @property
+    def seed(self) -> int:
+        return self.source.seed
+
+    def generate_noise(self, latent: dict) -> Tensor:
+        noise = self.source.generate_noise(latent)
+        self.npnet.check_noise(noise)
+        return self.npnet.golden_noise(noise, self.prompt, self.strength, self.long_prompt)
+
+
+@dataclass(frozen=True)
+class GoldenStart:
+    """An OUTER_SAMPLE wrapper: sampling that starts from noise starts from golden noise."""
+
+    npnet: LoadedNPNet
+    strength: float
+    long_prompt: str
+
+    def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+        guider = executor.class_obj
+        self.npnet.check_noise(noise)
+        if starts_from_noise(guider, sampler, sigmas, latent_image):
+            if "positive" not in guider.conds:
+                raise InputError(
+                    f"The guider has conditionings {', '.join(guider.conds)} and no positive one: use a guider with a "
+                    "positive prompt, or NPNet Golden Noise."
+                )
+            prompt = prompt_embeds(guider.conds["positive"], self.npnet.config)
+            noise = self.npnet.golden_noise(noise, prompt, self.strength, self.long_prompt)
+        else:
+            log.info("NPNet: sampling does not start at full noise here, so the noise is left as it is.")
+        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+
+def starts_from_noise(guider, sampler, sigmas: Tensor, latent_image: Tensor) -> bool:
+    """Whether nothing but noise is there at the first step: full noise level, or an empty latent.
+
+    The empty latent counts by itself because the ``ddim_uniform`` schedule never begins at the highest sigma.
+    """
+    # sampler.max_denoise wants the model as the guider wraps it, which happens only after this point
+    model_sampling = guider.model_patcher.get_model_object("model_sampling")
+    model_wrap = SimpleNamespace(inner_model=SimpleNamespace(model_sampling=model_sampling))
+    return sampler.max_denoise(model_wrap, sigmas) or torch.count_nonzero(latent_image) == 0
+
+
+STRENGTH = io.Float.Input(
+    "strength",
+    default=1.0,
+    min=0.0,
+    max=2.0,
+    step=0.01,
+    tooltip="0: the source noise. 1: the golden noise. Between: a straight mix of both. Above 1 the change is "
+    "exaggerated and the noise's variance grows, which costs quality.",
+)
+LONG_PROMPT_INPUT = io.Combo.Input(
+    "long_prompt",
+    options=list(LONG_PROMPT),
+    default="truncate",
+    tooltip="Prompts longer than 77 tokens. truncate: the first 77 count. average: the golden noises of all chunks, "
+    "averaged. recurse: one chunk after the other.",
+)
+
+
+class NPNetLoad(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NPNetLoad",
+            display_name="Load NPNet",
+            category="NPNet",
+            description="Loads an NPNet, the small network that turns noise and a prompt into golden noise.",
+            inputs=[
+                io.Combo.Input(
+                    "npnet_name",
+                    options=folder_paths.get_filename_list(FOLDER),
+                    tooltip="A file in models/npnet. It must belong to the base model of the graph (SDXL, HunyuanDiT).",
+                )
+            ],
+            outputs=[NPNetSocket.Output(display_name="npnet", tooltip="For the NPNet Golden Noise nodes.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, npnet_name: str) -> str:
+        return fingerprint(folder_paths.get_full_path_or_raise(FOLDER, npnet_name))
+
+    @classmethod
+    def execute(cls, npnet_name: str) -> io.NodeOutput:
+        offload_device = comfy.model_management.unet_offload_device()
+        npnet = load_npnet(
+            folder_paths.get_full_path_or_raise(FOLDER, npnet_name), offload_device, comfy.ops.manual_cast
+        )
+        return io.NodeOutput(
+            LoadedNPNet(ModelPatcher(npnet, comfy.model_management.get_torch_device(), offload_device))
+        )
+
+
+class NPNetNoise(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NPNetNoise",
+            display_name="NPNet Golden Noise",
+            category="NPNet",
+            description="Turns a noise into the golden noise of a prompt, for SamplerCustomAdvanced.",
+            inputs=[
+                NPNetSocket.Input("npnet", tooltip="From Load NPNet."),
+                io.Noise.Input("noise", tooltip="The source noise, usually RandomNoise; its seed is kept."),
+                io.Conditioning.Input("conditioning", tooltip="The positive prompt that the image is sampled with."),
+                STRENGTH,
+                LONG_PROMPT_INPUT,
+            ],
+            outputs=[io.Noise.Output("golden_noise", display_name="noise", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls, npnet: LoadedNPNet, noise, conditioning, strength: float, long_prompt: str) -> io.NodeOutput:
+        check_strength(strength)
+        return io.NodeOutput(
+            GoldenNoise(npnet, noise, prompt_embeds(conditioning, npnet.config), strength, long_prompt)
+        )
+
+
+class NPNetModelPatch(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NPNetModelPatch",
+            display_name="NPNet Golden Noise (Model)",
+            category="NPNet",
+            description="Lets every sampler that uses this model start from golden noise for its positive prompt. "
+            "Where sampling does not start from noise (img2img, later stages) nothing changes.",
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model, after its LoRAs."),
+                NPNetSocket.Input("npnet", tooltip="From Load NPNet."),
+                STRENGTH,
+                LONG_PROMPT_INPUT,
+            ],
+            outputs=[
+                io.Model.Output("patched_model", display_name="model", tooltip="For KSampler and every other sampler.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, npnet: LoadedNPNet, strength: float, long_prompt: str) -> io.NodeOutput:
+        check_strength(strength)
+        model = model.clone()
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, GoldenStart(npnet, strength, long_prompt))
+        return io.NodeOutput(model)
