@@ -7,7 +7,7 @@
     def test_in_a_graph(run_graph):                        # API format, validated and executed by ComfyUI
         result = run_graph({"1": {"class_type": "TinyTestModel", "inputs": {"seed": 0}}, …})
         image, = result.values["8"]                        # [B, H, W, 3]
-        with pytest.raises(NodeFailed, match="…"): …       # or PromptRefused, both of tests.comfy.graphs
+        with pytest.raises(NodeFailed, match="…"): …       # or PromptRefused, both of tests.comfy.errors
 
     def test_served(server): …                             # main.py in a process of its own, see server.py
 
@@ -60,22 +60,20 @@ def pytest_pycollect_makemodule(module_path, parent):
     return None
 
 
-def make_base(folder: Path) -> Path:
-    """A base folder for ComfyUI whose custom_nodes are this repository and the tiny pack."""
-    for name in ("custom_nodes", "models/npnet", "models/preference", "input", "output", "user"):
-        (folder / name).mkdir(parents=True)
-    packs = {PACK: ROOT, "tiny_pack": ROOT / "tests" / "comfy" / "tiny_pack"}
-    for name, source in packs.items():
-        if (source / "__init__.py").is_file():
-            (folder / "custom_nodes" / name).symlink_to(source, target_is_directory=True)
-    return folder
-
-
-def configure(config: pytest.Config) -> Path:
-    """Put ComfyUI on `sys.path` and give it its arguments, which it reads once, at its first import."""
+def make_base(config: pytest.Config) -> Path:
+    """A temporary base folder for ComfyUI whose custom_nodes are this repository and the tiny pack."""
     temporary = tempfile.TemporaryDirectory(prefix="npnet-comfyui-")
     config.add_cleanup(temporary.cleanup)
-    base = make_base(Path(temporary.name).resolve() / "base")
+    base = Path(temporary.name).resolve()
+    for name in ("custom_nodes", "models/npnet", "models/preference", "input", "output", "user"):
+        (base / name).mkdir(parents=True)
+    (base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
+    (base / "custom_nodes" / "tiny_pack").symlink_to(ROOT / "tests/comfy/tiny_pack", target_is_directory=True)
+    return base
+
+
+def configure(base: Path) -> None:
+    """Put ComfyUI on `sys.path` and give it its arguments, which it reads once, at its first import."""
     sys.path.insert(0, str(COMFYUI))  # before our root, whose nodes/ must not hide ComfyUI's nodes.py
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["main.py", "--base-directory", str(base), *COMFYUI_ARGS])
@@ -84,7 +82,6 @@ def configure(config: pytest.Config) -> Path:
         comfy.options.enable_args_parsing()
         import comfy.cli_args
         import utils.extra_config  # noqa: F401  before nodes.py, which puts comfy/utils.py in its way
-    return base
 
 
 BASE = pytest.StashKey[Path]()
@@ -92,7 +89,8 @@ BASE = pytest.StashKey[Path]()
 
 def pytest_configure(config: pytest.Config) -> None:
     if COMFYUI is not None:
-        config.stash[BASE] = configure(config)
+        config.stash[BASE] = make_base(config)
+        configure(config.stash[BASE])
 
 
 @pytest.fixture(scope="session")
@@ -136,3 +134,12 @@ def call(packs):
     from tests.comfy import graphs
 
     return graphs.call
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig):
+    """A running ComfyUI with both packs: `get`, `post_prompt`, `wait`, `run`, `images`, `log`, see server.Server."""
+    from tests.comfy.server import serve
+
+    with serve(COMFYUI, make_base(pytestconfig), COMFYUI_ARGS) as running:
+        yield running

@@ -19,38 +19,14 @@ import torch
 from comfy_execution.utils import get_executing_context
 
 import nodes
-
-
-class PromptRefused(Exception):
-    """ComfyUI's validation refused the graph; `node_errors` is what `/prompt` answers, by node id."""
-
-    def __init__(self, error: dict | None, node_errors: dict):
-        reasons = [
-            f"{failed['class_type']} {node_id}: {reason['message']}: {reason['details']}"
-            for node_id, failed in node_errors.items()
-            for reason in failed["errors"]
-        ]
-        super().__init__("; ".join(reasons) or f"{error['message']} {error['details']}")
-        self.node_errors = node_errors
-
-
-class NodeFailed(Exception):
-    """A node raised: the message is the node's own, as the user reads it."""
-
-    def __init__(self, message: str, class_type: str, node_id: str, exception_type: str):
-        super().__init__(message)
-        self.class_type = class_type
-        self.node_id = node_id
-        self.exception_type = exception_type
+from tests.comfy.errors import NodeFailed, PromptRefused
 
 
 @dataclass(frozen=True)
 class Result:
     """What each node gave, by node id."""
 
-    values: dict[
-        str, tuple
-    ]  # its outputs: MODEL, LATENT, IMAGE [B, H, W, 3], …; a list where the node gives a list
+    values: dict[str, tuple]  # MODEL, LATENT, IMAGE [B, H, W, 3], …; a list where the node gives a list
     ui: dict[str, dict]  # what an output node shows: {"images": [{"filename": …}]}
 
 
@@ -94,8 +70,7 @@ def run_graph(
         if event == "execution_interrupted":
             raise comfy.model_management.InterruptProcessingException()
         if event == "execution_error":
-            message = data["exception_message"].strip()
-            raise NodeFailed(message, data["node_type"], data["node_id"], data["exception_type"])
+            raise NodeFailed(data)
     assert executor.success
     values = {node_id: _values(executor, node_id, node["class_type"]) for node_id, node in prompt.items()}
     return Result(values, executor.history_result["outputs"])

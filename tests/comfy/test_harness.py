@@ -10,7 +10,7 @@ import torch
 
 import nodes
 from tests.comfy.conditionings import SHAPES, conditioning
-from tests.comfy.graphs import NodeFailed, PromptRefused
+from tests.comfy.errors import NodeFailed, PromptRefused
 
 SDXL = {
     "1": {"class_type": "TinyTestModel", "inputs": {"seed": 0}},
@@ -34,6 +34,10 @@ SDXL = {
     },
     "6": {"class_type": "VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["1", 2]}},
     "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "tiny"}},
+}
+SIXTEEN_CHANNELS = {
+    "class_type": "EmptySD3LatentImage",
+    "inputs": {"width": 64, "height": 64, "batch_size": 1},
 }
 
 
@@ -71,19 +75,19 @@ def test_an_executor_remembers_what_did_not_change(run_graph, executor):
     assert again.values["5"][0] is not first.values["5"][0]
 
 
-def test_hunyuan_dit_runs_and_reads_both_text_encoders(run_graph):
+def test_hunyuan_dit_runs_and_reads_both_text_encoders(run_graph, executor):
     graph = changed(SDXL, "1")
     graph["1"]["class_type"] = "TinyTestHunyuanDiT"
     graph["2"] = {
         "class_type": "CLIPTextEncodeHunyuanDiT",
         "inputs": {"clip": ["1", 1], "bert": "a red fox", "mt5xl": "a red fox"},
     }
-    result = run_graph(graph)
+    result = run_graph(graph, executor=executor)
     embedding, extra = result.values["2"][0][0]
     assert embedding.shape == (1, 77, 1024)
     assert extra["conditioning_mt5xl"].shape == (1, 256, 2048)
     for encoder in ("bert", "mt5xl"):
-        other = run_graph(changed(graph, "2", **{encoder: "a blue boat"}))
+        other = run_graph(changed(graph, "2", **{encoder: "a blue boat"}), executor=executor)
         assert not torch.allclose(image(result), image(other), atol=1e-4), encoder
 
 
@@ -101,10 +105,8 @@ def test_validation_refuses_what_the_server_would(run_graph):
 
 
 def test_a_node_that_raises_is_named_with_its_message(run_graph):
-    sixteen = {"class_type": "EmptySD3LatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}}
-    graph = changed(SDXL, "6", samples=["8", 0]) | {"8": sixteen}
     with pytest.raises(NodeFailed, match="channels") as failed:
-        run_graph(graph)
+        run_graph(changed(SDXL, "6", samples=["8", 0]) | {"8": SIXTEEN_CHANNELS})
     assert (failed.value.node_id, failed.value.class_type) == ("6", "VAEDecode")
 
 
@@ -155,3 +157,28 @@ def test_modules_of_a_pack_are_the_loaded_ones(packs):
     loader = nodes.NODE_CLASS_MAPPINGS["TinyTestModel"]
     assert packs["tiny_pack"].loaders.TinyTestModel is loader
     assert packs["tiny_pack"].text.TinyTransformer.__module__ == loader.__module__.replace("loaders", "text")
+
+
+def test_the_server_gives_the_image_of_this_process(server, run_graph):
+    entry = server.run(SDXL)
+    served = server.images(entry, "7")
+    assert torch.equal(served, server.images(server.run(changed(SDXL, "7", filename_prefix="again")), "7"))
+    assert (served - image(run_graph(SDXL))).abs().max() <= 1 / 255
+    assert not torch.equal(served, server.images(server.run(changed(SDXL, "5", seed=43)), "7"))
+
+
+def test_the_server_refuses_and_reports(server):
+    with pytest.raises(PromptRefused) as refused:
+        server.post_prompt(changed(SDXL, "5", scheduler="nope"))
+    assert refused.value.node_errors["5"]["errors"][0]["type"] == "value_not_in_list"
+    with pytest.raises(NodeFailed, match="channels") as failed:
+        server.run(changed(SDXL, "6", samples=["8", 0]) | {"8": SIXTEEN_CHANNELS})
+    assert failed.value.class_type == "VAEDecode"
+
+
+def test_the_server_has_loaded_both_packs(server):
+    nodes_of = {node_id: info["python_module"] for node_id, info in server.get("/object_info").items()}
+    assert nodes_of["TinyTestModel"] == "custom_nodes.tiny_pack"
+    assert nodes_of["NPNetLoad"] == "custom_nodes.npnet-golden-noise"
+    assert server.import_seconds("tiny_pack") >= 0
+    assert server.import_seconds("npnet-golden-noise") < 1
