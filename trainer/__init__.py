@@ -1,0 +1,1 @@
+"""Collect noise pairs, fit NPNets, measure what they do: everything that runs without ComfyUI."""

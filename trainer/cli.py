@@ -1,0 +1,46 @@
+"""The command ``npnet``: a command's name → its module → its options → its one function."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+
+from npnet_core.errors import InputError
+
+from .options import parse
+
+# Each module has a frozen dataclass Options and run(options); only the one that is called is imported.
+COMMANDS = {
+    "inspect": "what an NPNet file holds",
+    "convert": "a published NPNet file → one safetensors file with its config inside",
+}
+
+USAGE = "usage: npnet COMMAND …\n\n" + "".join(f"  {name:10}{what}\n" for name, what in COMMANDS.items())
+HELP = USAGE + "\nnpnet COMMAND --help explains one.\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP, end="", file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    name, *rest = argv
+    if name not in COMMANDS:
+        print(f"npnet: there is no command {name}\n{USAGE}", end="", file=sys.stderr)
+        return 2
+    command = importlib.import_module(f"trainer.{name}")
+    try:
+        command.run(parse(command.Options, name, rest))
+    except InputError as error:
+        print(f"npnet {name}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a missing right: the system's own words name the file
+        print(f"npnet {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"npnet {name}: interrupted", file=sys.stderr)
+        return 130
+    return 0

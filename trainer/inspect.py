@@ -1,0 +1,74 @@
+"""``npnet inspect``: what a file holds."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from npnet_core.checkpoint import load_npnet, read_npnet
+from npnet_core.diagnostics import prompt_dependence
+from npnet_core.model import NPNet
+
+from .options import argument
+
+
+@dataclass(frozen=True)
+class Options:
+    """Show what an NPNet file holds.
+
+    npnet inspect models/npnet/sdxl.safetensors
+    """
+
+    path: Path = argument("an NPNet file")
+
+
+def run(options: Options) -> None:
+    rows = describe_npnet(options.path)
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        print(f"{name:{width}}{value}")
+
+
+def describe_npnet(path: Path) -> dict[str, str]:
+    """Name → text, in the order in which a person wants to read it."""
+    file, npnet = read_npnet(path), load_npnet(path)
+    c = file.config
+    rows = {
+        "file": str(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "layout": file.layout,
+        "base family": c.family,
+        "noise": f"{c.channels} channels, {c.resolution}x{c.resolution} at heart",
+        "prompt": f"{c.prompt_tokens} tokens, {c.prompt_dim} wide",
+        "parameters": parameters(npnet) + (f"; {file.unused:,} more in the file, unused" if file.unused else ""),
+    }
+    if c.text_term:
+        rows["alpha"] = f"{npnet.text_weight().item():.3g} (in the file: {npnet.alpha.item():.4g})"
+    if c.residual_branch:
+        rows["beta"] = f"{npnet.beta.item():.3g}"
+    rows["prompt dependence"] = (
+        f"{random_prompt_dependence(npnet):.3g} (random prompt embeddings; 0 ignores the prompt)"
+    )
+    return rows | dict(sorted(file.metadata.items()))
+
+
+def parameters(npnet: NPNet) -> str:
+    branches = {
+        "singular values": npnet.svd_branch,
+        "text": npnet.text_term,
+        "residual": npnet.residual_branch,
+    }
+    counts = {name: sum(p.numel() for p in b.parameters()) for name, b in branches.items() if b is not None}
+    total = sum(p.numel() for p in npnet.parameters())
+    return f"{total:,} ({', '.join(f'{name} {count:,}' for name, count in counts.items())})"
+
+
+def random_prompt_dependence(npnet: NPNet) -> float:
+    """:func:`prompt_dependence` over four noises with two random embeddings of unit variance each, seed 0."""
+    c, generator = npnet.config, torch.Generator().manual_seed(0)
+    noise = torch.randn(4, c.channels, c.resolution, c.resolution, generator=generator)
+    prompt, other = torch.randn(2, 4, c.prompt_tokens, c.prompt_dim, generator=generator)
+    return prompt_dependence(npnet, noise, prompt, other)
