@@ -1,0 +1,267 @@
+"""Workflow files held against a running ComfyUI's `/object_info`.
+
+A template exists twice: as the canvas shows it (UI format 0.4: nodes with widget values, links) and as the queue takes
+it (API format: `{id: {"class_type", "inputs"}}`). Each check returns sentences, one per problem; none is good.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+NOTES = ("Note", "MarkdownNote")  # on the canvas only
+WIDGETS = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COMBO": object}
+CONTROLS = ("fixed", "increment", "decrement", "randomize")  # what happens to a seed after a run
+TITLE_HEIGHT = 30  # pixels above a node's `pos`
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a node as `/object_info` describes it."""
+
+    name: str
+    type: str
+    required: bool
+    settings: dict  # min, max, options, …
+
+    @property
+    def is_widget(self) -> bool:
+        return self.type in WIDGETS and not self.settings.get("forceInput")
+
+    @property
+    def has_control(self) -> bool:
+        """Whether the canvas stores a second value, one of CONTROLS, behind this widget's."""
+        by_name = self.type == "INT" and self.name in ("seed", "noise_seed")
+        return bool(self.settings.get("control_after_generate", by_name))
+
+    def problem(self, value, downloads: set[str]) -> str | None:
+        """What is wrong with a widget value; a file that `downloads` names need not be on the server."""
+        if self.type == "COMBO":
+            if value not in self.settings["options"] and value not in downloads:
+                return f"{value!r} is none of {self.settings['options']}"
+        elif not isinstance(value, WIDGETS[self.type]) or (
+            isinstance(value, bool) and self.type != "BOOLEAN"
+        ):
+            return f"{value!r} is no {self.type}"
+        elif self.type in ("INT", "FLOAT"):
+            low, high = self.settings.get("min", value), self.settings.get("max", value)
+            if not low <= value <= high:
+                return f"{value} is not in {low}..{high}"
+        return None
+
+
+def inputs_of(info: dict) -> dict[str, Input]:
+    """The inputs of a node in the order of the canvas."""
+    inputs = {}
+    for section in ("required", "optional"):
+        for name in info["input_order"].get(section, []):
+            kind, *rest = info["input"][section][name]
+            settings = dict(rest[0]) if rest else {}
+            if isinstance(kind, list):  # how nodes of the first generation write a combo
+                kind, settings["options"] = "COMBO", kind
+            inputs[name] = Input(name, kind, section == "required", settings)
+    return inputs
+
+
+def connects(origin: str, target: str) -> bool:
+    return "*" in (origin, target) or bool(set(origin.split(",")) & set(target.split(",")))
+
+
+def output_types(info: dict) -> list[str]:
+    return ["COMBO" if isinstance(kind, list) else kind for kind in info["output"]]
+
+
+def graph_nodes(workflow: dict) -> list[dict]:
+    """The nodes of a canvas that compute something."""
+    return [node for node in workflow["nodes"] if node["type"] not in NOTES]
+
+
+def note_text(workflow: dict) -> str:
+    return "\n".join(str(node["widgets_values"][0]) for node in workflow["nodes"] if node["type"] in NOTES)
+
+
+def models_of(workflow: dict) -> list[dict]:
+    """What the canvas offers to download: `{"name", "url", "directory"}` of every loader."""
+    return [model for node in graph_nodes(workflow) for model in node["properties"].get("models", [])]
+
+
+# ---- the canvas -----------------------------------------------------------------------------------------------------
+
+
+def canvas_problems(workflow: dict, object_info: dict) -> list[str]:
+    """Everything that would show as red, missing or misplaced when the workflow is opened."""
+    problems = []
+    if workflow.get("version") != 0.4:
+        problems.append(f"version is {workflow.get('version')}, not 0.4")
+    unknown = [node for node in graph_nodes(workflow) if node["type"] not in object_info]
+    if unknown:
+        return problems + [f"{_title(node)}: no such node" for node in unknown]
+    for kind, ids in (
+        ("node", [node["id"] for node in workflow["nodes"]]),
+        ("link", [link[0] for link in workflow["links"]]),
+    ):
+        if len(ids) != len(set(ids)):
+            problems.append(f"a {kind} id stands twice")
+        if max(ids, default=0) > workflow[f"last_{kind}_id"]:
+            problems.append(f"last_{kind}_id is below {max(ids)}")
+    for node in graph_nodes(workflow):
+        problems += [
+            f"{_title(node)}: {p}" for p in _node_problems(node, workflow, object_info[node["type"]])
+        ]
+    for link in workflow["links"]:
+        problems += [f"link {link[0]}: {p}" for p in _link_problems(link, workflow, object_info)]
+    return problems
+
+
+def overlaps(workflow: dict) -> list[str]:
+    """Pairs of nodes, notes included, that lie on each other."""
+    boxes = []
+    for node in workflow["nodes"]:
+        (x, y), (width, height) = node["pos"], node["size"]
+        boxes.append((_title(node), x, y - TITLE_HEIGHT, x + width, y + height))
+    return [
+        f"{one[0]} overlaps {other[0]}"
+        for i, one in enumerate(boxes)
+        for other in boxes[:i]
+        if one[1] < other[3] and other[1] < one[3] and one[2] < other[4] and other[2] < one[4]
+    ]
+
+
+def _title(node: dict) -> str:
+    return f"{node['type']} {node['id']}"
+
+
+def _node_problems(node: dict, workflow: dict, info: dict) -> list[str]:
+    problems = []
+    if node["mode"] != 0:
+        problems.append("is muted or bypassed")
+    inputs = inputs_of(info)
+    slots = {slot["name"]: slot for slot in node.get("inputs", [])}
+    for name, slot in slots.items():
+        if name not in inputs:
+            problems.append(f"has no input {name}")
+        elif not connects(slot["type"], inputs[name].type):
+            problems.append(f"{name} is {inputs[name].type}, not {slot['type']}")
+    for input in inputs.values():
+        if input.required and not input.is_widget and slots.get(input.name, {}).get("link") is None:
+            problems.append(f"{input.name} is not connected")
+    outputs = [(slot["name"], slot["type"]) for slot in node.get("outputs", [])]
+    expected_outputs = list(zip(info["output_name"], output_types(info), strict=True))
+    if outputs != expected_outputs:
+        problems.append(f"outputs are {expected_outputs}, not {outputs}")
+    expected_values = sum(1 + input.has_control for input in inputs.values() if input.is_widget)
+    values = node.get("widgets_values", [])
+    if len(values) != expected_values:
+        problems.append(f"has {expected_values} widget values, not {len(values)}")
+    else:
+        problems += [
+            f"{input.name} has control {control!r}"
+            for input, _, control in _widget_values(node, info)
+            if input.has_control and control not in CONTROLS
+        ]
+    known = {link[0] for link in workflow["links"]}
+    used = [slot["link"] for slot in slots.values() if slot.get("link") is not None]
+    used += [link for slot in node.get("outputs", []) for link in slot.get("links") or []]
+    problems += [f"link {link} does not exist" for link in used if link not in known]
+    return problems
+
+
+def _widget_values(node: dict, info: dict) -> list[tuple[Input, object, object]]:
+    """(input, value, what happens to it after a run or None) of each widget."""
+    values = iter(node.get("widgets_values", []))
+    return [
+        (input, next(values), next(values) if input.has_control else None)
+        for input in inputs_of(info).values()
+        if input.is_widget
+    ]
+
+
+def _link_problems(link: list, workflow: dict, object_info: dict) -> list[str]:
+    link_id, origin_id, origin_slot, target_id, target_slot, kind = link
+    nodes = {node["id"]: node for node in graph_nodes(workflow)}
+    if origin_id not in nodes or target_id not in nodes:
+        return [f"from node {origin_id} to node {target_id}, which do not both exist"]
+    origin, target = nodes[origin_id], nodes[target_id]
+    problems = []
+    outputs = origin.get("outputs", [])
+    if origin_slot >= len(outputs) or link_id not in (outputs[origin_slot].get("links") or []):
+        problems.append(f"is not an output {origin_slot} of {_title(origin)}")
+    slots = target.get("inputs", [])
+    if target_slot >= len(slots) or slots[target_slot].get("link") != link_id:
+        problems.append(f"is not an input {target_slot} of {_title(target)}")
+    if problems:
+        return problems
+    kinds = output_types(object_info[origin["type"]])
+    gives = kinds[origin_slot] if origin_slot < len(kinds) else outputs[origin_slot]["type"]
+    wanted = inputs_of(object_info[target["type"]]).get(slots[target_slot]["name"])
+    if kind != gives or wanted is None or not connects(gives, wanted.type):
+        problems.append(f"carries {gives} as {kind} to {wanted and wanted.type}")
+    return problems
+
+
+def to_prompt(workflow: dict, object_info: dict) -> dict:
+    """What the canvas queues: the API format of a workflow without canvas problems."""
+    origin = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    prompt = {}
+    for node in graph_nodes(workflow):
+        inputs = {input.name: value for input, value, _ in _widget_values(node, object_info[node["type"]])}
+        for slot in node.get("inputs", []):
+            if slot.get("link") is not None:
+                inputs[slot["name"]] = origin[slot["link"]]
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return prompt
+
+
+# ---- the queue ------------------------------------------------------------------------------------------------------
+
+
+def prompt_problems(prompt: dict, object_info: dict, downloads: set[str]) -> list[str]:
+    """Every unknown node or input, missing input, wrong value and wrong link of a graph in API format."""
+    problems = []
+    for node_id, node in prompt.items():
+        name = f"{node['class_type']} {node_id}"
+        if node["class_type"] not in object_info:
+            problems.append(f"{name}: no such node")
+            continue
+        inputs = inputs_of(object_info[node["class_type"]])
+        problems += [f"{name}: has no input {unknown}" for unknown in node["inputs"].keys() - inputs.keys()]
+        for input in inputs.values():
+            if input.name in node["inputs"]:
+                problem = _value_problem(input, node["inputs"][input.name], prompt, object_info, downloads)
+            else:
+                problem = "is missing" if input.required else None
+            if problem:
+                problems.append(f"{name}: {input.name} {problem}")
+    return problems
+
+
+def _value_problem(input: Input, value, prompt: dict, object_info: dict, downloads: set[str]) -> str | None:
+    if not isinstance(value, list):
+        return input.problem(value, downloads) if input.is_widget else f"is {value!r}, not a link"
+    origin_id, slot = value
+    info = object_info.get(prompt.get(origin_id, {}).get("class_type"))
+    kinds = output_types(info) if info else []
+    if slot >= len(kinds):
+        return f"is linked to {origin_id}.{slot}, which does not exist"
+    return None if connects(kinds[slot], input.type) else f"is {input.type}, the link is {kinds[slot]}"
+
+
+def without_meta(prompt: dict) -> dict:
+    """A graph in API format without the titles that the canvas adds."""
+    return {node_id: {key: node[key] for key in ("class_type", "inputs")} for node_id, node in prompt.items()}
+
+
+def with_tiny_models(prompt: dict, values: dict[str, dict] | None = None) -> dict:
+    """The graph with tiny models for its checkpoints.
+
+    `values` are inputs to set on every node of a class: a tiny file for `NPNetLoad`, a small picture for
+    `EmptyLatentImage`.
+    """
+    prompt = copy.deepcopy(prompt)
+    for node in prompt.values():
+        if node["class_type"] == "CheckpointLoaderSimple":
+            hunyuan = "hunyuan" in node["inputs"]["ckpt_name"].lower()
+            node["class_type"] = "TinyTestHunyuanDiT" if hunyuan else "TinyTestModel"
+            node["inputs"] = {"seed": 0}
+        node["inputs"].update((values or {}).get(node["class_type"], {}))
+    return prompt
