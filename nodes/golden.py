@@ -28,7 +28,7 @@ add_model_folder(FOLDER, "npnets")  # other packs' users keep theirs in models/n
 
 NPNetSocket = io.Custom("NPNET")
 WRAPPER_KEY = "npnet"  # of the model patch among a model's OUTER_SAMPLE wrappers
-ACTIVATIONS = 200 * 2**20  # bytes that one pass needs beside the weights, measured with benchmarks/apply.py
+ACTIVATIONS = 200 * 2**20  # bytes, more than a pass needs beside the weights (benchmarks/apply.py prints it)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class NPNet(nn.Module):
     def __init__(self, config: NPNetConfig, operations=nn):
         super().__init__()
         self.config = config
+        self.metadata: dict[str, str] = {}  # of the file it was loaded from
         self.svd_branch = self.text_term = self.residual_branch = None
         if config.svd_branch:
             self.svd_branch = SingularValueBranch(config.matrix_size, config.tile, config.fixed_signs, operations)
