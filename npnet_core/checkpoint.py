@@ -117,7 +117,10 @@ def save_npnet(npnet: NPNet, path: str | Path, metadata: dict[str, str] | None =
     entries[HASH] = _data_hash(safetensors.torch.save(tensors))
     partial = path.with_name(path.name + ".partial")
     try:
-        safetensors.torch.save_file(tensors, partial, entries)
+        with partial.open("wb") as file:
+            file.write(safetensors.torch.save(tensors, entries))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
