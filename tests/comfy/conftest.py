@@ -2,7 +2,7 @@
 
     def test_golden_noise(call, pack):                     # one node, Python values in and out
         noise, = call("NPNetNoise", npnet=…, noise=…, conditioning=conditioning("sdxl"), …)
-        assert isinstance(noise, pack.nodes.noise.GoldenNoise)
+        assert isinstance(noise, pack.nodes.golden.GoldenNoise)
 
     def test_in_a_graph(run_graph):                        # API format, validated and executed by ComfyUI
         result = run_graph({"1": {"class_type": "TinyTestModel", "inputs": {"seed": 0}}, …})
@@ -14,7 +14,8 @@
 - Inputs: `conditioning` of tests.comfy.conditionings; `tiny_sdxl`, `tiny_hunyuan_dit`, `tiny_vae` of
   tests.comfy.tiny_pack.models; `tiny_sdxl_clip`, `tiny_hunyuan_clip` of tests.comfy.tiny_pack.text.
   In graphs the nodes `TinyTestModel` and `TinyTestHunyuanDiT` stand where CheckpointLoaderSimple would.
-- `comfy_base` is ComfyUI's base folder: put weights into `comfy_base / "models" / "npnet"`.
+- `comfy_base` is ComfyUI's base folder, `server.base` the server's: put weights into `… / "models" / "npnet"`;
+  `save_tiny_npnet(pack, base)` of tests.comfy.npnets does, and gives the name for NPNetLoad.
 - Under ComfyUI our modules belong to the pack's package. Reach them through `pack` (`pack.npnet_core.golden`):
   an absolute `import npnet_core` here would make a second copy of every class.
 - `import nodes`, `import comfy…` give ComfyUI's modules: its folder stands first on `sys.path`.
@@ -39,7 +40,7 @@ PACK = "npnet-golden-noise"
 
 def find_comfyui() -> Path | None:
     named = os.environ.get("COMFYUI_PATH")
-    for folder in [Path(named)] if named else [Path.home() / "ComfyUI", ROOT.parents[1]]:
+    for folder in [Path(named)] if named else [Path.home() / "ComfyUI", ROOT.parent.parent]:
         if (folder / "comfy" / "cli_args.py").is_file():
             return folder.resolve()
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import comfy.model_management
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import nodes
 from tests.comfy.conditionings import SHAPES, conditioning
+from tests.comfy.conftest import find_comfyui
 from tests.comfy.errors import NodeFailed, PromptRefused
 
 SDXL = {
@@ -153,10 +155,28 @@ def test_conditionings_differ_by_seed_only(family):
     assert not torch.equal(embedding, conditioning(family, seed=2, tokens=100, batch=2)[0][0])
 
 
-def test_modules_of_a_pack_are_the_loaded_ones(packs):
+def test_modules_of_a_pack_are_the_loaded_ones(pack, packs):
     loader = nodes.NODE_CLASS_MAPPINGS["TinyTestModel"]
     assert packs["tiny_pack"].loaders.TinyTestModel is loader
-    assert packs["tiny_pack"].text.TinyTransformer.__module__ == loader.__module__.replace("loaders", "text")
+    assert nodes.NODE_CLASS_MAPPINGS["NPNetLoad"] is pack.nodes.golden.NPNetLoad
+    assert pack.nodes.golden.load_npnet is pack.npnet_core.checkpoint.load_npnet
+    assert Path(nodes.__file__).parent == find_comfyui()  # and not the folder of ours
+
+
+def test_comfyui_is_found_where_it_is_named_or_around_the_clone(monkeypatch, tmp_path):
+    for name in ("named", "home/ComfyUI", "around"):
+        (tmp_path / name / "comfy").mkdir(parents=True)
+        (tmp_path / name / "comfy" / "cli_args.py").touch()
+    monkeypatch.setattr("tests.comfy.conftest.ROOT", tmp_path / "around" / "custom_nodes" / "clone")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "named"))
+    assert find_comfyui() == tmp_path / "named"
+    monkeypatch.delenv("COMFYUI_PATH")
+    assert find_comfyui() == tmp_path / "home" / "ComfyUI"
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert find_comfyui() == tmp_path / "around"
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    assert find_comfyui() is None
 
 
 def test_the_server_gives_the_image_of_this_process(server, run_graph):
