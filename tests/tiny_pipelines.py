@@ -1,0 +1,203 @@
+"""Real diffusers pipelines at tiny size, built offline and saved as ordinary folders.
+
+Every function writes one pipeline into a folder and returns the folder. Latents are 8 times smaller than images, as in
+the published models; the networks are made for 128 px. The weights are random but a function of the seed.
+"""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import torch
+
+BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
+STEPS = dict(timestep_spacing="leading", steps_offset=1)
+WORDS = ["red", "blue", "green", "circle", "square", "left", "right", "of", "and", "one", "a", "the"]
+
+
+def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """CLIP's byte-level vocabulary and merges, for a handful of words."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
+    tokens, merges = letters + [letter + "</w>" for letter in letters], []
+    for word in WORDS:
+        parts = [*word[:-1], word[-1] + "</w>"]
+        while len(parts) > 1:
+            if (pair := (parts[0], parts[1])) not in merges:
+                merges.append(pair)
+                tokens.append("".join(pair))
+            parts = ["".join(pair), *parts[2:]]
+    return {token: i for i, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}, merges
+
+
+def clip_tokenizer(pad_token: str = "<|endoftext|>"):
+    from transformers import CLIPTokenizer
+
+    vocabulary, merges = clip_vocabulary()
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=77)
+
+
+def clip_text_model(cls, width: int, **config):
+    from transformers import CLIPTextConfig
+
+    vocabulary, _ = clip_vocabulary()
+    end = vocabulary["<|endoftext|>"]
+    return cls(
+        CLIPTextConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_attention_heads=2,
+            num_hidden_layers=2,
+            bos_token_id=vocabulary["<|startoftext|>"],
+            eos_token_id=end,
+            pad_token_id=end,
+            **config,
+        )
+    )
+
+
+def vae(channels: int = 4, **config):
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        latent_channels=channels,
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        sample_size=128,
+        **{"scaling_factor": 0.18215, "force_upcast": False, **config},
+    )
+
+
+def unet(width: int, channels: int = 4, **config):
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=channels,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+        cross_attention_dim=width,
+        **{"attention_head_dim": 2, **config},
+    )
+
+
+def lively(network: torch.nn.Module) -> torch.nn.Module:
+    """Make a random network listen to its prompt: scale up every weight matrix that reads it."""
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight", "attn2.to_out.0.weight")):
+                weight.mul_(4)
+    return network
+
+
+def ddim_scheduler(**config):
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(**{**BETAS, **STEPS, "clip_sample": False, "set_alpha_to_one": False, **config})
+
+
+def tiny_sd(folder: Path, width: int = 32, seed: int = 0, prediction: str = "epsilon", **unet_config) -> Path:
+    """An SD of text width ``width``: 768 makes an SD 1.x, 1024 with ``v_prediction`` an SD 2.1."""
+    from diffusers import StableDiffusionPipeline
+    from transformers import CLIPTextModel
+
+    torch.manual_seed(seed)
+    StableDiffusionPipeline(
+        vae=vae(),
+        text_encoder=clip_text_model(CLIPTextModel, width),
+        tokenizer=clip_tokenizer("!" if width == 1024 else "<|endoftext|>"),
+        unet=lively(unet(width, **unet_config)),
+        scheduler=ddim_scheduler(prediction_type=prediction),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def tiny_sdxl(folder: Path, seed: int = 0, **unet_config) -> Path:
+    """An SDXL whose prompts are 24 + 40 wide."""
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(seed)
+    StableDiffusionXLPipeline(
+        vae=vae(scaling_factor=0.13025, force_upcast=True),
+        text_encoder=clip_text_model(CLIPTextModel, 24),
+        text_encoder_2=clip_text_model(CLIPTextModelWithProjection, 40, projection_dim=40, hidden_act="gelu"),
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=clip_tokenizer("!"),
+        unet=lively(
+            unet(
+                64,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=8,
+                projection_class_embeddings_input_dim=6 * 8 + 40,
+                use_linear_projection=True,
+                transformer_layers_per_block=(1, 2),
+                **{"attention_head_dim": (2, 4), **unet_config},
+            )
+        ),
+        scheduler=EulerDiscreteScheduler(**BETAS, **STEPS),
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def tiny_hunyuan_dit(folder: Path, seed: int = 0) -> Path:
+    """A Hunyuan-DiT whose BERT is 32 wide and whose T5 is 40 wide."""
+    from diffusers import DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
+    from transformers import BertConfig, BertModel, BertTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+
+    letters = list(string.ascii_lowercase)
+    bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters), *WORDS[:-2]]
+    t5 = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in letters)]
+    torch.manual_seed(seed)
+    HunyuanDiTPipeline(
+        vae=vae(scaling_factor=0.13025, force_upcast=True),
+        tokenizer=BertTokenizer(vocab={token: i for i, token in enumerate(bert)}, model_max_length=77),
+        text_encoder=BertModel(
+            BertConfig(
+                vocab_size=len(bert),
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+                max_position_embeddings=128,
+            )
+        ),
+        tokenizer_2=T5Tokenizer(vocab=t5, extra_ids=0, model_max_length=256),
+        text_encoder_2=T5EncoderModel(
+            T5Config(vocab_size=len(t5), d_model=40, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+        ),
+        transformer=lively(
+            HunyuanDiT2DModel(
+                sample_size=16,
+                patch_size=2,
+                num_layers=2,
+                num_attention_heads=3,
+                attention_head_dim=8,
+                hidden_size=24,
+                in_channels=4,
+                cross_attention_dim=32,
+                cross_attention_dim_t5=40,
+                pooled_projection_dim=16,
+                learn_sigma=True,
+                activation_fn="gelu-approximate",
+            )
+        ),
+        scheduler=DDPMScheduler(**{**BETAS, "beta_end": 0.03}, steps_offset=1, prediction_type="v_prediction"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
