@@ -19,13 +19,47 @@ FAMILY_BY_WIDTH = {2048: "sdxl", 768: "sd1", 1024: "sd2"}
 def prompt_embeds(conditioning: list, config: NPNetConfig) -> Tensor:
     """The prompt embedding that belongs to the start of sampling: [B or 1, T, D] for a net of this config.
 
+    Raises:
+        InputError: as :func:`starting_entry`, and if the embedding is another family's.
+    """
+    entry = starting_entry(conditioning)
+    embeds, family = entry["cross_attn"], family_of(entry)
+    expected = FAMILY_NAMES.get(config.family, config.family)
+    if config.family in FAMILY_NAMES and family != config.family:
+        came = FAMILY_NAMES.get(family, "another base model's")
+        raise InputError(
+            f"The conditioning is {came} ({embeds.shape[2]} wide), this NPNet was trained for {expected} "
+            f"({config.prompt_dim} wide): use the text encoder of a {expected} checkpoint, or your model's NPNet."
+        )
+    if embeds.shape[2] != config.prompt_dim:
+        raise InputError(
+            f"The conditioning is {embeds.shape[2]} wide, this NPNet was trained for {expected} "
+            f"({config.prompt_dim} wide): use the text encoder of that base model."
+        )
+    if family == "hunyuan-dit":
+        return embeds[:, : config.prompt_tokens]  # BERT's part is padded to the length of mT5's, not in whole chunks
+    return embeds
+
+
+def base_family(conditioning: list) -> str:
+    """The family of the text encoder that made a conditioning; of an unknown one its width, as ``4096 wide``.
+
+    Raises:
+        InputError: as :func:`starting_entry`.
+    """
+    entry = starting_entry(conditioning)
+    return family_of(entry) or f"{entry['cross_attn'].shape[2]} wide"
+
+
+def starting_entry(conditioning: list) -> dict:
+    """The one entry of a conditioning that stands for its prompt when sampling starts, embedding under ``cross_attn``.
+
     Args:
         conditioning: a CONDITIONING, ``[[tensor, options], …]``, or what a guider keeps of it,
             ``[{"cross_attn": tensor, …}, …]``.
-        config: the net's; its family decides which conditionings fit.
 
     Raises:
-        InputError: if it is empty, nothing of it is active at the start, or it is another family's.
+        InputError: if it is empty, or nothing of it with an embedding is active at the start.
     """
     entries = [{**c[1], "cross_attn": c[0]} if isinstance(c, (list, tuple)) else c for c in conditioning]
     if not entries:
@@ -42,23 +76,7 @@ def prompt_embeds(conditioning: list, config: NPNetConfig) -> Tensor:
         raise InputError(
             "The conditioning has no prompt embedding: connect a prompt that was encoded with CLIP Text Encode."
         )
-
-    family = family_of(entry)
-    expected = FAMILY_NAMES.get(config.family, config.family)
-    if config.family in FAMILY_NAMES and family != config.family:
-        came = FAMILY_NAMES.get(family, "another base model's")
-        raise InputError(
-            f"The conditioning is {came} ({embeds.shape[2]} wide), this NPNet was trained for {expected} "
-            f"({config.prompt_dim} wide): use the text encoder of a {expected} checkpoint, or your model's NPNet."
-        )
-    if embeds.shape[2] != config.prompt_dim:
-        raise InputError(
-            f"The conditioning is {embeds.shape[2]} wide, this NPNet was trained for {expected} "
-            f"({config.prompt_dim} wide): use the text encoder of that base model."
-        )
-    if family == "hunyuan-dit":
-        return embeds[:, : config.prompt_tokens]  # BERT's part is padded to the length of mT5's, not in whole chunks
-    return embeds
+    return entry
 
 
 def starts_at(entry: dict) -> float:
