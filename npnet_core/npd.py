@@ -5,10 +5,10 @@
     NAME/parts/<worker>-<number>.jsonl        the settings, then a line per pair, then a checksum
 
 A part is there once its .jsonl is: both files are written under a temporary name, synced and renamed, the .jsonl last.
-Nobody changes a part after that, so any number of writers on any number of machines need no lock, a kill loses no more
-than the part being filled, and readers see whole parts only. Noise is of unit variance: x / √(1 + σ₀²) where a
-model's latents start at standard deviation √(1 + σ₀²). Sizes may differ from pair to pair. Rounding to fp16 adds
-4e-8 of the noise's variance, where source and target differ by some 1e-1.
+Nobody changes a part after that, so any number of writers on any number of machines need no lock, a kill loses no
+more than the part being filled, and readers see whole parts only. Noise is stored with unit variance (x / √(1 + σ₀²)
+where ComfyUI holds the latents of epsilon and v models), its size may differ from pair to pair, and rounding it to
+fp16 adds 4e-8 of its variance.
 """
 
 from __future__ import annotations
@@ -215,7 +215,9 @@ class NPDWriter:
         if key in self:
             return False
         pair = torch.stack([source, target]).to("cpu", torch.float16)
-        if not pair.sum(dtype=torch.float32).isfinite():  # as good as asking every entry, and ten times faster in fp16
+        if not pair.sum(
+            dtype=torch.float32
+        ).isfinite():  # as good as asking every entry, and ten times faster in fp16
             raise InputError(
                 f"The pair for seed {seed} holds NaN or infinite values: look for them in the model's output."
             )

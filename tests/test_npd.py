@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
@@ -173,7 +174,7 @@ def test_a_reader_can_be_sent_to_another_process(tmp_path):
     reader = NPDReader(fill(tmp_path, KEYS))
     check_pairs(reader)
     sent = pickle.dumps(reader)
-    assert len(sent) < 20_000  # no noise in it
+    assert len(sent) < len(pickle.dumps(NPDReader(tmp_path))) + 100  # no noise in it
     check_pairs(pickle.loads(sent))
 
 
@@ -281,25 +282,32 @@ def in_fork(target, *args) -> multiprocessing.Process:
     return process
 
 
-def write_forever(folder: Path, worker: str, committed: int) -> None:
+def exit_code(process: multiprocessing.Process) -> int | None:
+    process.join(timeout=60)
+    return process.exitcode
+
+
+def write_forever(folder: Path, committed: int) -> None:
     """Append pairs for ever, and say down the pipe which are on the disk."""
-    writer = NPDWriter(folder, MANIFEST, worker=worker, pairs_per_part=2)
-    for seed in range(10**9):
-        if add(writer, "p", seed) and PairKey("p", seed, SHAPE) in writer._written:
-            os.write(committed, b"%d\n" % seed)
+    writer = NPDWriter(folder, MANIFEST, worker="w")
+    for seed in itertools.count():
+        if add(writer, "p", seed) and seed % 2:
+            writer.flush()
+            os.write(committed, b"%d\n%d\n" % (seed - 1, seed))
 
 
-def kill_and_count(folder: Path, kills: int) -> None:
+@forks
+def test_fifty_kills_lose_nothing_that_was_committed(tmp_path):
+    folder = tmp_path / "set"
     generator = random.Random(0)
     promised: set[int] = set()
-    for _ in range(kills):
+    for _ in range(50):
         receive, send = os.pipe()
-        process = in_fork(write_forever, folder, "w", send)
+        process = in_fork(write_forever, folder, send)
         os.close(send)
         time.sleep(generator.uniform(0.0, 0.04))
         process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        assert exit_code(process) == -signal.SIGKILL
         with os.fdopen(receive) as pipe:
             promised |= {int(line) for line in pipe.read().split()}
         if (folder / "manifest.json").exists():
@@ -310,13 +318,8 @@ def kill_and_count(folder: Path, kills: int) -> None:
     assert seeds_of(reader) == list(
         range(len(reader))
     )  # each seed once, none left out: nobody wrote one twice
-    assert len(reader) > kills  # the writers were at work
+    assert len(reader) > 50  # the writers were at work
     assert leftover(folder)  # and some were killed in the middle of it
-
-
-@forks
-def test_fifty_kills_lose_nothing_that_was_committed(tmp_path):
-    kill_and_count(tmp_path / "set", 50)
 
 
 def die_at(event_number: int, folder: Path) -> None:
@@ -338,15 +341,15 @@ def test_a_kill_before_every_file_operation(tmp_path):
     for n in range(100):
         folder = tmp_path / str(n)
         fill(folder, KEYS[:3])
-        process = in_fork(die_at, n, folder)
-        process.join()
+        code = exit_code(in_fork(die_at, n, folder))
+        assert code in (0, -signal.SIGKILL)
         reader = NPDReader(folder, verify=True)
         check_pairs(reader)
         assert len(reader) in (3, 6)
         assert NPDReader(fill(folder, KEYS[:6])).hash == NPDReader(whole).hash  # and the work goes on
-        if process.exitcode == 0:
+        if code == 0:
             break
-    assert process.exitcode == 0
+    assert code == 0
     assert n > 8
 
 
@@ -358,8 +361,7 @@ def leftover(folder: Path) -> set[str]:
 @forks
 def test_leftovers_of_the_killed_go_after_an_hour(tmp_path):
     for n in range(30):
-        process = in_fork(die_at, n, tmp_path)
-        process.join()
+        assert exit_code(in_fork(die_at, n, tmp_path)) == -signal.SIGKILL
         if (tmp_path / "parts").exists() and leftover(tmp_path):
             break
     fill(tmp_path, [("p", 1)])
@@ -382,8 +384,7 @@ def test_writers_of_one_name_at_once(tmp_path):
     start = multiprocessing.get_context("fork").Barrier(3)
     processes = [in_fork(write_all, tmp_path / "set", start) for _ in range(3)]
     for process in processes:
-        process.join()
-        assert process.exitcode == 0
+        assert exit_code(process) == 0
     reader = NPDReader(tmp_path / "set")
     check_pairs(reader)
     assert seeds_of(reader) == list(range(60))
@@ -411,9 +412,7 @@ def run_out_of_disk(folder: Path, limit: int, extra: dict) -> None:
 )  # .safetensors, .jsonl
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, limit, extra):
     fill(tmp_path, [("p", 0)], worker="before")
-    process = in_fork(run_out_of_disk, tmp_path, limit, extra)
-    process.join()
-    assert process.exitcode == 0
+    assert exit_code(in_fork(run_out_of_disk, tmp_path, limit, extra)) == 0
     reader = NPDReader(tmp_path)
     check_pairs(reader)
     assert seeds_of(reader) == [0, 1]
