@@ -7,6 +7,7 @@ start, whatever a scheduler or an autoencoder wants scaled; images are fp32 [B, 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import inspect
 import json
 import re
@@ -211,6 +212,7 @@ def load_base(
     config: str | Path | None = None,
     device: str | torch.device = "cpu",
     precision: str | None = None,
+    lora: str | Path | None = None,
     controlnet: str | Path | None = None,
 ) -> Base:
     """Load a base model: SDXL and what descends from it, SD 1.x, SD 2.x, Hunyuan-DiT.
@@ -223,6 +225,7 @@ def load_base(
         device: where every part goes.
         precision: ``fp32``, ``fp16`` or ``bf16``; None for fp32 on the CPU and fp16 elsewhere. An autoencoder that
             overflows in half precision (``force_upcast``) stays in fp32.
+        lora: a LoRA file for an SD or SDXL (LCM, PCM, Lightning), added to the weights at full strength; needs peft.
         controlnet: a ControlNet for an SD or SDXL, folder or hub id.
 
     Raises:
@@ -230,9 +233,7 @@ def load_base(
     """
     import diffusers
 
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"Device {device} was asked for and PyTorch finds no GPU here: use cpu.")
+    device = _device(device)
     precision = precision or ("fp32" if device.type == "cpu" else "fp16")
     if precision not in PRECISIONS:
         raise InputError(f"There is no precision {precision!r}: use one of {', '.join(PRECISIONS)}.")
@@ -244,6 +245,10 @@ def load_base(
         )
     settings = str(config if single_file else source)
     cls = getattr(diffusers, _pipeline_class(settings))
+    if single_file and not hasattr(cls, "from_single_file"):
+        raise InputError(
+            f"{source} is a single file, but {cls.__name__} is read from diffusers folders: name a folder."
+        )
     options = {"dtype": PRECISIONS[precision], "local_files_only": Path(settings).is_dir()}
     if cls is not diffusers.StableDiffusionXLPipeline:
         options |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -256,9 +261,21 @@ def load_base(
         pipe.vae.to(torch.float32)
     base = Base(str(source), _family(pipe), pipe, device, controlnet and _load_controlnet(controlnet, options["dtype"]))
     _check_fits(base)
+    if lora is not None:
+        _add_lora(base, Path(lora))
     for part in PARTS:
         move(base, part, device)
     return base
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"There is no device {name!r}: use cpu, cuda or cuda:1.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"Device {device} was asked for and PyTorch finds no GPU here: use cpu.")
+    return device
 
 
 def _pipeline_class(source: str) -> str:
@@ -284,17 +301,22 @@ def _pipeline_class(source: str) -> str:
 
 @contextmanager
 def _loading(source: str | Path) -> Iterator[None]:
-    """Turn what the loaders raise for absent, foreign and damaged files into one sentence."""
+    """Turn what the loaders raise for absent, foreign and damaged files into one sentence that keeps their reason."""
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
     from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(
-            f"{source} cannot be loaded ({reason}): check its name and that it is complete, or download it first if "
-            "this machine is offline."
-        ) from error
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
+        remedy = (
+            "check that it is complete and of the right kind"
+            if Path(source).exists()
+            else ("check the name, and download it first if this machine is offline")
+        )
+        raise InputError(f"{source} cannot be loaded ({reason}): {remedy}.") from error
 
 
 def _load_controlnet(source: str | Path, dtype: torch.dtype) -> nn.Module:
@@ -304,6 +326,19 @@ def _load_controlnet(source: str | Path, dtype: torch.dtype) -> nn.Module:
         return ControlNetModel.from_pretrained(
             source, dtype=dtype, use_safetensors=True, local_files_only=Path(source).is_dir()
         )
+
+
+def _add_lora(base: Base, lora: Path) -> None:
+    if base.family == "hunyuan-dit":
+        raise InputError(f"{base.source} is a Hunyuan-DiT, for which LoRAs are not supported here: leave it out.")
+    if not lora.is_file():
+        raise InputError(f"There is no LoRA file {lora}: name a safetensors file.")
+    if importlib.util.find_spec("peft") is None:
+        raise InputError("LoRAs need the package peft, which is not installed: pip install peft.")
+    with _loading(lora):
+        base.pipe.load_lora_weights(lora.parent, weight_name=lora.name, local_files_only=True)
+    base.pipe.fuse_lora()
+    base.pipe.unload_lora_weights()
 
 
 def _family(pipe) -> str:
@@ -325,6 +360,12 @@ def _check_fits(base: Base) -> None:
         raise InputError(
             f"{base.source} takes {base.channels} channels where its autoencoder makes {latent}, as models for "
             "inpainting or editing do: choose a text-to-image model."
+        )
+    tokenizer, width = base.pipe.tokenizer, base.pipe.text_encoder.config.vocab_size
+    if len(tokenizer) < width / 2:  # an absent vocabulary is no error to transformers 5
+        raise InputError(
+            f"{base.source} has a tokenizer of {len(tokenizer)} words for a text encoder of {width}: its tokenizer's "
+            "files are missing, so download it again."
         )
     if base.controlnet is not None and base.family == "hunyuan-dit":
         raise InputError(f"{base.source} is a Hunyuan-DiT, for which ControlNets are not supported here: leave it out.")
@@ -363,18 +404,24 @@ def fingerprint(base: Base) -> str:
 
 
 @torch.no_grad()
-def encode(base: Base, prompts: Sequence[str], *, batch: int = 32) -> Prompts:
+def encode(base: Base, prompts: Sequence[str], *, batch: int = 32, uncond: dict[str, Tensor] | None = None) -> Prompts:
     """Encode prompts, ``batch`` at a time, where the text encoders are; the result is on ``base.device``.
 
     As the model's own pipeline does it: one chunk of T tokens (longer prompts are cut, diffusers warns), and
     parentheses are no weights. The unconditional branch is the zeroed embedding for SDXL, as in the released collection
-    code, and the empty prompt for the others.
+    code, and the empty prompt for the others; ``uncond`` is that of an earlier call, so that it need not be encoded again.
     """
     chunks = [_encode(base, list(prompts[i : i + batch])) for i in range(0, len(prompts), batch)]
     cond = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    if base.family == "sdxl":
-        return Prompts(cond, {name: torch.zeros_like(value[:1]) for name, value in cond.items()})
-    return Prompts(cond, _encode(base, [""]))
+    if uncond is None and base.family == "sdxl":
+        uncond = {name: torch.zeros_like(value[:1]) for name, value in cond.items()}
+    return Prompts(cond, _encode(base, [""]) if uncond is None else uncond)
+
+
+def join(parts: Sequence[Prompts]) -> Prompts:
+    """Prompts of one base model, one after the other."""
+    cond = {name: torch.cat([part.cond[name] for part in parts]) for name in parts[0].cond}
+    return Prompts(cond, parts[0].uncond)
 
 
 def _encode(base: Base, prompts: list[str]) -> dict[str, Tensor]:
