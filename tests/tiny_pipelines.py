@@ -39,22 +39,19 @@ def clip_tokenizer(pad_token: str = "<|endoftext|>"):
     return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=77)
 
 
-def clip_text_model(cls, width: int, **config):
+def clip_text_model(cls, tokenizer, width: int, **config):
     from transformers import CLIPTextConfig
 
-    vocabulary, _ = clip_vocabulary()
-    end = vocabulary["<|endoftext|>"]
     return cls(
         CLIPTextConfig(
-            vocab_size=len(vocabulary),
+            vocab_size=len(tokenizer),
             hidden_size=width,
             intermediate_size=2 * width,
             num_attention_heads=2,
-            num_hidden_layers=2,
-            bos_token_id=vocabulary["<|startoftext|>"],
-            eos_token_id=end,
-            pad_token_id=end,
-            **config,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **{"num_hidden_layers": 2, **config},
         )
     )
 
@@ -64,12 +61,10 @@ def vae(channels: int = 4, **config):
 
     return AutoencoderKL(
         latent_channels=channels,
-        block_out_channels=(8, 8, 16, 16),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=4,
         sample_size=128,
-        **{"scaling_factor": 0.18215, "force_upcast": False, **config},
+        **{"block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4, "force_upcast": False} | config,
     )
 
 
@@ -81,12 +76,10 @@ def unet(width: int, channels: int = 4, **config):
         in_channels=channels,
         out_channels=4,
         layers_per_block=1,
-        block_out_channels=(16, 32),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=8,
         cross_attention_dim=width,
-        **{"attention_head_dim": 2, **config},
+        **{"block_out_channels": (16, 32), "norm_num_groups": 8, "attention_head_dim": 2} | config,
     )
 
 
@@ -111,10 +104,11 @@ def tiny_sd(folder: Path, width: int = 32, seed: int = 0, prediction: str = "eps
     from transformers import CLIPTextModel
 
     torch.manual_seed(seed)
+    tokenizer = clip_tokenizer("!" if width == 1024 else "<|endoftext|>")
     StableDiffusionPipeline(
         vae=vae(),
-        text_encoder=clip_text_model(CLIPTextModel, width),
-        tokenizer=clip_tokenizer("!" if width == 1024 else "<|endoftext|>"),
+        text_encoder=clip_text_model(CLIPTextModel, tokenizer, width),
+        tokenizer=tokenizer,
         unet=lively(unet(width, **unet_config)),
         scheduler=ddim_scheduler(prediction_type=prediction),
         safety_checker=None,
@@ -124,27 +118,35 @@ def tiny_sd(folder: Path, width: int = 32, seed: int = 0, prediction: str = "eps
     return folder
 
 
-def tiny_sdxl(folder: Path, seed: int = 0, **unet_config) -> Path:
+def tiny_sdxl(
+    folder: Path, seed: int = 0, widths=(24, 40), layers: int = 2, tokenizers=None, vae_config=None, **unet_config
+) -> Path:
     """An SDXL whose prompts are 24 + 40 wide."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(seed)
+    tokenizer, tokenizer_2 = tokenizers or (clip_tokenizer(), clip_tokenizer("!"))
+    depth = {"num_hidden_layers": layers}
+    wide = depth | {"projection_dim": widths[1], "hidden_act": "gelu"}
     StableDiffusionXLPipeline(
-        vae=vae(scaling_factor=0.13025, force_upcast=True),
-        text_encoder=clip_text_model(CLIPTextModel, 24),
-        text_encoder_2=clip_text_model(CLIPTextModelWithProjection, 40, projection_dim=40, hidden_act="gelu"),
-        tokenizer=clip_tokenizer(),
-        tokenizer_2=clip_tokenizer("!"),
+        vae=vae(**{"scaling_factor": 0.13025, "force_upcast": True} | (vae_config or {})),
+        text_encoder=clip_text_model(CLIPTextModel, tokenizer, widths[0], **depth),
+        text_encoder_2=clip_text_model(CLIPTextModelWithProjection, tokenizer_2, widths[1], **wide),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
         unet=lively(
             unet(
-                64,
-                addition_embed_type="text_time",
-                addition_time_embed_dim=8,
-                projection_class_embeddings_input_dim=6 * 8 + 40,
-                use_linear_projection=True,
-                transformer_layers_per_block=(1, 2),
-                **{"attention_head_dim": (2, 4), **unet_config},
+                sum(widths),
+                **{
+                    "addition_embed_type": "text_time",
+                    "addition_time_embed_dim": 8,
+                    "projection_class_embeddings_input_dim": 6 * 8 + widths[1],
+                    "use_linear_projection": True,
+                    "transformer_layers_per_block": (1, 2),
+                    "attention_head_dim": (2, 4),
+                }
+                | unet_config,
             )
         ),
         scheduler=EulerDiscreteScheduler(**BETAS, **STEPS),

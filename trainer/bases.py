@@ -409,7 +409,7 @@ def encode(base: Base, prompts: Sequence[str], *, batch: int = 32, uncond: dict[
 
     As the model's own pipeline does it: one chunk of T tokens (longer prompts are cut, diffusers warns), and
     parentheses are no weights. The unconditional branch is the zeroed embedding for SDXL, as in the released collection
-    code, and the empty prompt for the others; ``uncond`` is that of an earlier call, so that it need not be encoded again.
+    code, and the empty prompt for the others; ``uncond`` is that of an earlier call, not to be encoded again.
     """
     chunks = [_encode(base, list(prompts[i : i + batch])) for i in range(0, len(prompts), batch)]
     cond = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
