@@ -17,6 +17,8 @@ $(VENV)/ready: pyproject.toml $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.
 	$(BIN)/python -m pip install --quiet torch torchvision
 	$(BIN)/python -m pip install --quiet -e ".[test]" \
 		$(if $(COMFYUI_PATH),requests -r "$(COMFYUI_PATH)/requirements.txt")
+	@# a torchaudio that was built for another torch keeps diffusers from being imported; only audio nodes miss it
+	$(BIN)/python -m pip uninstall --quiet --yes torchaudio
 	touch $@
 
 test: lint
