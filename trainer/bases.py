@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -310,7 +311,8 @@ def _loading(source: str | Path) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
+        first_sentence = re.split(r"\.\s", str(error).strip().rstrip("."), maxsplit=1)[0]
+        reason = textwrap.shorten(first_sentence or type(error).__name__, 300, placeholder=" …")
         remedy = (
             "check that it is complete and of the right kind"
             if Path(source).exists()
