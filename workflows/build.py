@@ -1,0 +1,270 @@
+"""The templates of this pack. `python -m workflows.build` writes them: here for the canvas, into api/ for the queue."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from workflows.canvas import Layout, ModelFile, Node, Output, canvas_graph, column, group, node, queue_graph, row
+
+FOLDER = Path(__file__).parent
+
+SDXL = ModelFile("sd_xl_base_1.0.safetensors", "stabilityai/stable-diffusion-xl-base-1.0", "checkpoints", "6.9 GB")
+DREAMSHAPER = ModelFile("DreamShaperXL_Turbo_v2.safetensors", "Lykon/dreamshaper-xl-v2-turbo", "checkpoints", "6.9 GB")
+HUNYUAN_DIT = ModelFile("hunyuan_dit_1.2.safetensors", "comfyanonymous/hunyuan_dit_comfyui", "checkpoints", "8.2 GB")
+NPNETS = "LucipherDev/Golden-Noise-NPNets"
+SDXL_NPNET = ModelFile("sdxl.safetensors", NPNETS, "npnet", "122 MB")
+DREAMSHAPER_NPNET = ModelFile("dreamshaper.safetensors", NPNETS, "npnet", "122 MB")
+HUNYUAN_NPNET = ModelFile("dit.safetensors", NPNETS, "npnet", "119 MB")
+
+OURS = "yellow"  # the colour of this pack's nodes
+PICTURE = (400, 420)
+
+
+def golden_noise_sdxl() -> Layout:
+    return custom_sampling(
+        SDXL,
+        SDXL_NPNET,
+        title="Golden noise for SDXL",
+        about="""
+One seed, twice: from ordinary noise, and from the **golden noise** that NPNet makes of it for your prompt
+before sampling begins. Everything else is the same.
+""",
+        expect="""
+A modest gain on average, not for every seed: the paper reports HPSv2 28.5 → 28.7 (× 100) on the prompts of
+Pick-a-Pic and 24.0 → 28.4 on those of GenEval. Compare several seeds of your own prompts. Any image size works,
+and so do other models of the SDXL family.
+""",
+        prompt="A red fox and a white owl reading a map by lantern light, snowy forest, storybook illustration",
+        sampler_name="euler",
+        scheduler="normal",
+        steps=30,
+        cfg=5.5,
+    )
+
+
+def golden_noise_dreamshaper_turbo() -> Layout:
+    return custom_sampling(
+        DREAMSHAPER,
+        DREAMSHAPER_NPNET,
+        title="Golden noise in four steps",
+        about="""
+DreamShaper XL v2 Turbo, one seed twice: from ordinary noise, and from the **golden noise** that this model's
+NPNet makes of it for your prompt before sampling begins.
+""",
+        expect="""
+A modest gain on average, not for every seed: the paper reports HPSv2 30.1 → 31.2 (× 100) on the prompts of
+GenEval. Four steps and cfg 3.5 are what the net was trained for; the author of the checkpoint suggests cfg 2
+and four to eight steps.
+""",
+        prompt="Portrait of an old lighthouse keeper in a yellow raincoat, stormy sea behind him, oil painting",
+        sampler_name="dpmpp_sde",
+        scheduler="karras",
+        steps=4,
+        cfg=3.5,
+    )
+
+
+def golden_noise_hunyuan_dit() -> Layout:
+    return custom_sampling(
+        HUNYUAN_DIT,
+        HUNYUAN_NPNET,
+        title="Golden noise for HunyuanDiT",
+        about="""
+One seed, twice: from ordinary noise, and from the **golden noise** that this model's NPNet makes of it for your
+prompt before sampling begins. Prompts may be English or Chinese.
+""",
+        expect="""
+A modest gain on average, not for every seed: the paper reports HPSv2 27.8 → 30.7 (× 100) on the prompts of
+GenEval, with a net that saw only 600 noise pairs of this model. Of the prompt the net reads BERT's first 77
+tokens.
+""",
+        prompt="Two cranes above a river in autumn mist, a small wooden boat below, Chinese ink painting",
+        sampler_name="euler",
+        scheduler="normal",
+        steps=30,
+        cfg=5.0,
+    )
+
+
+def golden_noise_ksampler() -> Layout:
+    checkpoint, npnet = loaders(SDXL, SDXL_NPNET)
+    positive, negative = prompts(checkpoint, "A glass teapot with a tiny garden inside, morning sun on a wooden table")
+    latent = square_latent()
+    patched = node(
+        "NPNetModelPatch", model=checkpoint["MODEL"], npnet=npnet, strength=1.0, long_prompt="truncate", color=OURS
+    )
+    seed = node("PrimitiveInt", value=0, control_after_generate="increment", title="Seed of both")
+
+    def sample(model: Node | Output, title: str) -> Node:
+        return node(
+            "KSampler",
+            model=model,
+            positive=positive,
+            negative=negative,
+            latent_image=latent,
+            seed=seed,
+            steps=30,
+            cfg=5.5,
+            sampler_name="euler",
+            scheduler="normal",
+            denoise=1.0,
+            title=title,
+        )
+
+    return comparison(
+        note(
+            "Golden noise for the KSampler",
+            """
+*NPNet Golden Noise (Model)* patches the model: every sampler that uses it starts from the **golden noise** for
+its own positive prompt. Both samplers here get one seed; keep their other settings equal.
+""",
+            """
+A modest gain on average, not for every seed. Put the patch behind LoRAs. Where sampling does not start from
+noise (img2img, a second stage) it changes nothing. Use either this node or *NPNet Golden Noise*: together they
+apply the net twice.
+""",
+            SDXL,
+            SDXL_NPNET,
+        ),
+        column(group("Models", checkpoint, npnet), group("Prompt", positive, negative), group("Size", latent)),
+        column(group("Seed", seed), group("Golden noise", patched)),
+        sample(checkpoint["MODEL"], "From ordinary noise"),
+        sample(patched, "From golden noise"),
+        vae=checkpoint["VAE"],
+    )
+
+
+TEMPLATES = [golden_noise_sdxl, golden_noise_ksampler, golden_noise_dreamshaper_turbo, golden_noise_hunyuan_dit]
+
+
+# ---- what they have in common ---------------------------------------------------------------------------------------
+
+
+def custom_sampling(
+    checkpoint_file: ModelFile,
+    npnet_file: ModelFile,
+    *,
+    title: str,
+    about: str,
+    expect: str,
+    prompt: str,
+    sampler_name: str,
+    scheduler: str,
+    steps: int,
+    cfg: float,
+) -> Layout:
+    """One noise through two SamplerCustomAdvanced, as it is and made golden."""
+    checkpoint, npnet = loaders(checkpoint_file, npnet_file)
+    positive, negative = prompts(checkpoint, prompt)
+    latent = square_latent()
+    ordinary = node("RandomNoise", noise_seed=0, control_after_generate="increment")
+    golden = node(
+        "NPNetNoise",
+        npnet=npnet,
+        noise=ordinary,
+        conditioning=positive,
+        strength=1.0,
+        long_prompt="truncate",
+        color=OURS,
+    )
+    guider = node("CFGGuider", model=checkpoint["MODEL"], positive=positive, negative=negative, cfg=cfg)
+    sampler = node("KSamplerSelect", sampler_name=sampler_name)
+    sigmas = node("BasicScheduler", model=checkpoint["MODEL"], scheduler=scheduler, steps=steps, denoise=1.0)
+
+    def sample(noise: Node, title: str) -> Node:
+        return node(
+            "SamplerCustomAdvanced",
+            noise=noise,
+            guider=guider,
+            sampler=sampler,
+            sigmas=sigmas,
+            latent_image=latent,
+            title=title,
+        )
+
+    return comparison(
+        note(title, about, expect, checkpoint_file, npnet_file),
+        column(group("Models", checkpoint, npnet), group("Prompt", positive, negative), group("Size", latent)),
+        column(group("Noise", ordinary, golden), group("Settings of both", guider, sampler, sigmas)),
+        sample(ordinary, "From ordinary noise"),
+        sample(golden, "From golden noise"),
+        vae=checkpoint["VAE"],
+    )
+
+
+def comparison(note: Node, inputs: Layout, settings: Layout, ordinary: Node, golden: Node, *, vae: Output) -> Layout:
+    """From left to right: inputs, settings, two samplers, and their pictures side by side below the note."""
+    ordinary_image = node("VAEDecode", samples=ordinary, vae=vae)
+    golden_image = node("VAEDecode", samples=golden, vae=vae)
+    pictures = row(
+        node("SaveImage", images=ordinary_image, filename_prefix="npnet/ordinary", title="Ordinary noise", box=PICTURE),
+        node("SaveImage", images=golden_image, filename_prefix="npnet/golden", title="Golden noise", box=PICTURE),
+    )
+    return row(
+        inputs,
+        settings,
+        group("Sampling", ordinary, ordinary_image, golden, golden_image),
+        column(note, group("Side by side", pictures)),
+    )
+
+
+def loaders(checkpoint: ModelFile, npnet: ModelFile) -> tuple[Node, Node]:
+    return (
+        node("CheckpointLoaderSimple", ckpt_name=checkpoint.name, file=checkpoint),
+        node("NPNetLoad", npnet_name=npnet.name, file=npnet, color=OURS),
+    )
+
+
+def prompts(checkpoint: Node, prompt: str) -> tuple[Node, Node]:
+    """The positive and the negative prompt."""
+    clip = checkpoint["CLIP"]
+    return (
+        node("CLIPTextEncode", clip=clip, text=prompt, title="Prompt", color="green", box=(360, 80)),
+        node(
+            "CLIPTextEncode", clip=clip, text="blurry, watermark", title="Negative prompt", color="red", box=(360, 50)
+        ),
+    )
+
+
+def square_latent() -> Node:
+    return node("EmptyLatentImage", width=1024, height=1024, batch_size=1)
+
+
+def note(title: str, about: str, expect: str, *files: ModelFile) -> Node:
+    """What a template shows, which files it needs, what to expect of it."""
+    rows = "".join(f"| [{file.name}]({file.url}) | `models/{file.directory}` | {file.size} |\n" for file in files)
+    text = f"""\
+## {title}
+
+{one_line(about)}
+
+| download | put it into | size |
+|---|---|---|
+{rows}
+Press **R**, so that ComfyUI sees the files, then **Run**. Every run takes the next seed.
+
+## What to expect
+
+{one_line(expect)}
+"""
+    return node("MarkdownNote", text=text, title="Read me", color="blue", box=(400, 250))
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def files() -> dict[Path, str]:
+    """Path → content of every workflow file."""
+    graphs = {}
+    for template in TEMPLATES:
+        name, layout = template.__name__, template()
+        graphs[FOLDER / f"{name}.json"] = canvas_graph(name, layout)
+        graphs[FOLDER / "api" / f"{name}.json"] = queue_graph(layout)
+    return {path: json.dumps(graph, indent=2, ensure_ascii=False) + "\n" for path, graph in graphs.items()}
+
+
+if __name__ == "__main__":
+    for path, content in files().items():
+        path.write_text(content, encoding="utf-8", newline="\n")

@@ -1,0 +1,111 @@
+"""Takes the pictures of the templates and of the help pages in a running ComfyUI that has this pack:
+
+    python -m workflows.pictures http://127.0.0.1:8188
+
+Needs `playwright` from PyPI, and Chromium at $CHROMIUM, /usr/bin/chromium by default.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from workflows.build import FOLDER, OURS, TEMPLATES
+from workflows.canvas import Layout, canvas_graph, column, node, row
+
+DOCS = FOLDER.parent / "web" / "docs"
+MARGIN = 30  # around the graph
+PANELS = (400, 300)  # left and right, above and below it, where ComfyUI has its panels
+
+SHOW = """async ([graph, offset]) => {
+    await app.loadGraphData(graph)
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = offset
+    app.canvas.draw(true, true)
+}"""
+
+
+def help_of_load() -> Layout:
+    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors", color=OURS)
+    settings = {"strength": 1.0, "long_prompt": "truncate"}
+    return row(
+        npnet, column(node("NPNetNoise", npnet=npnet, **settings), node("NPNetModelPatch", npnet=npnet, **settings))
+    )
+
+
+def help_of_noise() -> Layout:
+    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors")
+    noise = node("RandomNoise", noise_seed=0)
+    positive = node("CLIPTextEncode", text="your prompt", title="Prompt", color="green", box=(270, 30))
+    golden = node(
+        "NPNetNoise", npnet=npnet, noise=noise, conditioning=positive, strength=1.0, long_prompt="truncate", color=OURS
+    )
+    guider = node("CFGGuider", positive=positive, cfg=5.5)
+    return row(
+        column(npnet, noise, positive),
+        column(golden, guider),
+        node("SamplerCustomAdvanced", noise=golden, guider=guider),
+    )
+
+
+def help_of_model_patch() -> Layout:
+    checkpoint = node("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors", box=(310, 0))
+    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors")
+    model = node("NPNetModelPatch", model=checkpoint, npnet=npnet, strength=1.0, long_prompt="truncate", color=OURS)
+    sampler = node(
+        "KSampler",
+        model=model,
+        seed=0,
+        steps=30,
+        cfg=5.5,
+        sampler_name="euler",
+        scheduler="normal",
+        denoise=1.0,
+    )
+    return row(column(checkpoint, npnet), model, sampler)
+
+
+HELP = {"NPNetLoad": help_of_load, "NPNetNoise": help_of_noise, "NPNetModelPatch": help_of_model_patch}
+
+
+def picture(page: Page, layout: Layout) -> Image.Image:
+    """A layout as ComfyUI draws it."""
+    width, height = layout.size
+    page.set_viewport_size({"width": width + 2 * PANELS[0], "height": height + 2 * PANELS[1]})
+    page.evaluate(SHOW, [canvas_graph("picture", layout), PANELS])
+    page.wait_for_timeout(2000)  # drawn when the browser finds the time
+    corner = page.evaluate("app.canvas.canvas.getBoundingClientRect()")
+    shot = page.screenshot(
+        clip={
+            "x": corner["x"] + PANELS[0] - MARGIN,
+            "y": corner["y"] + PANELS[1] - MARGIN,
+            "width": width + 2 * MARGIN,
+            "height": height + 2 * MARGIN,
+        }
+    )
+    return Image.open(io.BytesIO(shot)).convert("RGB")
+
+
+def main(url: str) -> None:
+    with sync_playwright() as playwright:
+        chromium = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(url)
+        page.wait_for_function("window.app?.graph && window.app.extensionManager")
+        page.wait_for_timeout(2000)
+        for template in TEMPLATES:
+            image = picture(page, template())
+            image.thumbnail((640, 640), Image.Resampling.LANCZOS)
+            image.save(FOLDER / f"{template.__name__}.jpg", quality=85, optimize=True)
+        for node_id, layout in HELP.items():
+            picture(page, layout()).save(DOCS / f"{node_id}.jpg", quality=85, optimize=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
