@@ -74,7 +74,7 @@ def unet(width: int, channels: int = 4, **config):
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=channels,
-        out_channels=4,
+        out_channels=channels,
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -98,7 +98,15 @@ def ddim_scheduler(**config):
     return DDIMScheduler(**{**BETAS, **STEPS, "clip_sample": False, "set_alpha_to_one": False, **config})
 
 
-def tiny_sd(folder: Path, width: int = 32, seed: int = 0, prediction: str = "epsilon", **unet_config) -> Path:
+def tiny_sd(
+    folder: Path,
+    width: int = 32,
+    channels: int = 4,
+    seed: int = 0,
+    prediction: str = "epsilon",
+    autoencoder=None,
+    **unet_config,
+) -> Path:
     """An SD of text width ``width``: 768 makes an SD 1.x, 1024 with ``v_prediction`` an SD 2.1."""
     from diffusers import StableDiffusionPipeline
     from transformers import CLIPTextModel
@@ -106,10 +114,10 @@ def tiny_sd(folder: Path, width: int = 32, seed: int = 0, prediction: str = "eps
     torch.manual_seed(seed)
     tokenizer = clip_tokenizer("!" if width == 1024 else "<|endoftext|>")
     StableDiffusionPipeline(
-        vae=vae(),
+        vae=autoencoder or vae(),
         text_encoder=clip_text_model(CLIPTextModel, tokenizer, width),
         tokenizer=tokenizer,
-        unet=lively(unet(width, **unet_config)),
+        unet=lively(unet(width, channels, **unet_config)),
         scheduler=ddim_scheduler(prediction_type=prediction),
         safety_checker=None,
         feature_extractor=None,

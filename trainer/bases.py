@@ -283,7 +283,7 @@ def _pipeline_class(source: str) -> str:
     """The diffusers class for a model, from what its ``model_index.json`` says of the parts."""
     from diffusers import DiffusionPipeline
 
-    if not Path(source).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+    if not Path(source).is_dir() and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
         raise InputError(
             f"There is no base model {source}: name a diffusers folder, a single-file checkpoint or a hub id "
             "(owner/name)."
@@ -311,8 +311,7 @@ def _loading(source: str | Path) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
-        first_sentence = re.split(r"\.\s", str(error).strip().rstrip("."), maxsplit=1)[0]
-        reason = textwrap.shorten(first_sentence or type(error).__name__, 300, placeholder=" …")
+        reason = textwrap.shorten(str(error) or type(error).__name__, 240, placeholder=" …").rstrip(".")
         remedy = (
             "check that it is complete and of the right kind"
             if Path(source).exists()
@@ -480,7 +479,10 @@ def _first_draw(generator: torch.Generator, shape: tuple[int, int, int]) -> Tens
 
 def levels(base: Base, schedule: Schedule) -> list[Level]:
     """The noise level of each step, noisiest first: what :func:`npnet_core.redenoise.redenoise` goes down and up on."""
-    scheduler = _scheduler(base, schedule)
+    return _levels(_scheduler(base, schedule))
+
+
+def _levels(scheduler) -> list[Level]:
     # Second-order samplers list each step's intermediate evaluation too, PNDM its second step twice.
     timesteps = scheduler.timesteps[:: scheduler.order].unique_consecutive().tolist()
     return [Level.diffusion(_alpha_cumprod(scheduler.alphas_cumprod, t), t) for t in timesteps]
@@ -510,7 +512,10 @@ def shares_first(base: Base, schedule: Schedule) -> bool:
 
     Not so where a scheduler starts from sigma · noise instead of √(1 + sigma²) · noise (trailing Euler, for one).
     """
-    scheduler = _scheduler(base, schedule)
+    return _starts_at_noise(_scheduler(base, schedule))
+
+
+def _starts_at_noise(scheduler) -> bool:
     start = scheduler.scale_model_input(torch.ones(1) * scheduler.init_noise_sigma, scheduler.timesteps[0])
     return abs(start.item() - 1) < 1e-6
 
@@ -627,9 +632,9 @@ def sample(
         InputError: a stochastic sampler got no seeds.
         ValueError: ``first_denoised`` with a schedule that does not start there (:func:`shares_first`).
     """
-    if first_denoised is not None and not shares_first(base, schedule):
-        raise ValueError(f"{schedule} does not start with a prediction at the noise itself: sample it without.")
     scheduler = _scheduler(base, schedule)
+    if first_denoised is not None and not _starts_at_noise(scheduler):
+        raise ValueError(f"{schedule} does not start with a prediction at the noise itself: sample it without.")
     x = noise.to(base.device, torch.float32) * scheduler.init_noise_sigma
     extra = {}
     if schedule.sampler in STOCHASTIC:
@@ -644,7 +649,7 @@ def sample(
         known = 0 if i > 0 or first_denoised is None else len(first_denoised)
         predictions = []
         if known > 0:
-            first = levels(base, schedule)[0]
+            first = _levels(scheduler)[0]
             predictions.append(_prediction_from(first_denoised, scaled[:known], first, base.prediction))
         if known < len(x):
             shown = control if control is None or len(control) == 1 else control[known:]
@@ -693,7 +698,10 @@ def _scheduler(base: Base, schedule: Schedule):
     if schedule.spacing == "ays":
         scheduler.set_timesteps(timesteps=_ays(base, schedule, scheduler), device=base.device)
     else:
-        scheduler.set_timesteps(schedule.steps, device=base.device)
+        try:
+            scheduler.set_timesteps(schedule.steps, device=base.device)
+        except ValueError as error:
+            raise InputError(f"Sampler {schedule.sampler} cannot take {schedule.steps} steps: {error}") from error
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
     return scheduler
