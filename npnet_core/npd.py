@@ -325,7 +325,7 @@ def _make_or_join(folder: Path, manifest: Manifest) -> None:
         content = json.dumps({"version": VERSION} | dataclasses.asdict(manifest), indent=2, allow_nan=False)
         _write_synced(path, folder / f"manifest.json.{uuid.uuid4().hex}.tmp", content.encode())
     (folder / "parts").mkdir(exist_ok=True)
-    _require_equal(_read_manifest(folder), manifest, f"The dataset {folder}", "those given")
+    _require_equal(read_manifest(folder), manifest, f"The dataset {folder}", "those given")
 
 
 def _write_synced(path: Path, temporary: Path, content: bytes) -> None:
@@ -386,7 +386,7 @@ class NPDReader:
 
     def __init__(self, folder: str | Path, *, verify: bool = False, skip_corrupt: bool = False):
         self.folder = Path(folder)
-        self.manifest = _read_manifest(self.folder)
+        self.manifest = read_manifest(self.folder)
         records = _scan(self.folder, self.manifest, verify, skip_corrupt)
         records.sort(key=lambda record: (record.key, record.crc32))
         self.records = [next(same) for _, same in itertools.groupby(records, key=lambda record: record.key)]
@@ -558,8 +558,13 @@ def _read_part(sidecar: Path, verify: bool) -> list[PairRecord]:
     ]
 
 
-def _read_manifest(folder: Path) -> Manifest:
-    path = folder / "manifest.json"
+def read_manifest(folder: str | Path) -> Manifest:
+    """The settings that a dataset was begun with.
+
+    Raises:
+        InputError: if the folder is no dataset, its manifest is damaged, or a newer version wrote it.
+    """
+    path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise InputError(
             f"{folder} is no noise prompt dataset, it has no manifest.json: give a folder that `npnet collect` or "
