@@ -27,7 +27,8 @@ def test_other_prompts_are_refused(prompt):
 
 def test_captions_are_split_without_rest():
     choosing, reporting = world.split_captions()
-    assert len(choosing) == 900 and set(choosing).isdisjoint(reporting)
+    assert len(choosing) == 900
+    assert set(choosing).isdisjoint(reporting)
     assert {*choosing, *reporting} == {scene.caption for scene in SCENES}
     assert world.split_captions() == (choosing, reporting)
 
@@ -37,7 +38,9 @@ def test_pictures_show_what_their_captions_say(size):
     """Colours are counted, and centres of mass compared, in the picture alone."""
     scenes = [scene for scene in SCENES if KINDS[scene.first][0] != KINDS[scene.second][0]][::5]
     images, centres = world.draw(scenes, generator(), size)
-    assert images.shape == (len(scenes), *size, 3) and images.min() >= 0 and images.max() <= 1
+    assert images.shape == (len(scenes), *size, 3)
+    assert images.min() >= 0
+    assert images.max() <= 1
     y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
     for scene, image, expected in zip(scenes, images, centres, strict=True):
         found = []
@@ -70,7 +73,8 @@ def test_pictures_are_a_function_of_the_generator():
     scenes = world.random_scenes(20, generator(3))
     assert scenes == world.random_scenes(20, generator(3)) != world.random_scenes(20, generator(4))
     first, again, other = (world.draw(scenes, generator(seed)).images for seed in (3, 3, 4))
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_every_word_is_one_token():
@@ -153,6 +157,8 @@ def test_the_detector_takes_any_size():
     detector = scorer.Detector().eval()
     for size in (SIZE, WIDE, (48, 24)):
         view = detector(torch.rand(2, *size, 3))
-        assert view.presence.shape == (2, len(KINDS)) and view.centres.shape == (2, len(KINDS), 2)
-        assert (view.centres > 0).all() and (view.centres < torch.tensor([size[1], size[0]])).all()
+        assert view.presence.shape == (2, len(KINDS))
+        assert view.centres.shape == (2, len(KINDS), 2)
+        assert (view.centres > 0).all()
+        assert (view.centres < torch.tensor([size[1], size[0]])).all()
     assert len(KINDS) == len(COLOURS) * len(SHAPES)

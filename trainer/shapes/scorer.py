@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from npnet_core.preference.scorer import Scorer
 
 from . import DETECTOR
 from .world import KINDS, SHAPES, Scene
@@ -32,7 +34,7 @@ class Detector(nn.Module):
         super().__init__()
         channels = [3, width, width, 2 * width, 2 * width, 4 * width, 4 * width]
         layers = []
-        for i, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
+        for i, (before, after) in enumerate(itertools.pairwise(channels)):
             layers += [nn.Conv2d(before, after, 3, stride=2 if i in (2, 4) else 1, padding=1), nn.GELU()]
         self.heat = nn.Sequential(*layers, nn.Conv2d(channels[-1], len(KINDS), 1))
 
@@ -83,32 +85,25 @@ def judge(seen: Seen, scenes: Sequence[Scene]) -> Verdict:
     )
 
 
-@dataclass(frozen=True)
-class ShapesScorer:
-    """One number of the verdict, behind the interface of :class:`npnet_core.preference.Scorer`.
+class ShapesScorer(Scorer):
+    """One number of the verdict as a preference model; only for prompts that are captions.
 
-    Attributes:
-        kind: the score's name in datasets and reports.
+    Args:
         field: the field of :class:`Verdict` that is the score.
     """
 
-    detector: Detector
-    kind: str
-    field: str
+    def __init__(self, kind: str, detector: Detector, field: str):
+        super().__init__(kind, detector)
+        self.field = field
 
-    @torch.no_grad()
-    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Raw scores, float32 [B], on the CPU.
-
-        Args:
-            images: [B, H, W, 3] in 0..1.
-            prompts: B captions.
-
+    def rate(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """
         Raises:
             InputError: for a prompt that is no caption.
         """
         scenes = [Scene.from_caption(prompt) for prompt in prompts]
-        seen = Seen(*(value.cpu() for value in self.detector(images.to(next(self.detector.parameters()).device))))
+        device = next(self.model.parameters()).device
+        seen = Seen(*(value.cpu() for value in self.model(images.to(device, torch.float32))))
         return getattr(judge(seen, scenes), self.field)
 
 
@@ -122,6 +117,6 @@ def load_scorers(path: Path = DETECTOR, device: str | torch.device = "cpu") -> t
     """The preference (log-likelihood of the caption's facts), and 1 or 0 for a caption that is fully right."""
     detector = load_detector(path, device)
     return (
-        ShapesScorer(detector, "shapes", "log_likelihood"),
-        ShapesScorer(detector, "captions-right", "all_right"),
+        ShapesScorer("shapes", detector, "log_likelihood"),
+        ShapesScorer("captions-right", detector, "all_right"),
     )

@@ -107,20 +107,21 @@ def train_detector(vae, generator: torch.Generator, steps: int = 900) -> Detecto
     return detector.eval()
 
 
-def train_text_to_image(pipe, generator: torch.Generator, steps: int = 2400) -> None:
-    """UNet and text encoder together, from noise levels of all timesteps; what stays is their moving average."""
+def train_text_to_image(pipe, generator: torch.Generator, steps: int = 3000) -> None:
+    """UNet and text encoder together, at all noise levels; what stays is their moving average."""
     tokens = {scene: pipe.tokenizer(scene.caption, padding="max_length").input_ids for scene in world.SCENES}
     unprompted = pipe.tokenizer("", padding="max_length").input_ids
     alphas_cumprod = pipe.scheduler.alphas_cumprod
     networks = nn.ModuleDict({"unet": pipe.unet, "text": pipe.text_encoder}).to(memory_format=torch.channels_last)
     average = copy.deepcopy(networks)
     optimizer = torch.optim.AdamW(networks.parameters(), 1e-3, betas=(0.9, 0.99))
-    for progress, scenes, (images, _) in batches(steps, 48, generator, "text to image"):
+    for progress, scenes, (images, _) in batches(steps, 32, generator, "text to image"):
         with torch.no_grad():
             latents = pipe.vae.encode(to_network(images)).latent_dist.mode()
         dropped = (torch.rand(len(scenes), generator=generator) < UNPROMPTED).tolist()
         ids = [unprompted if drop else tokens[scene] for scene, drop in zip(scenes, dropped, strict=True)]
-        t = torch.randint(len(alphas_cumprod), (len(scenes),), generator=generator)
+        spread = torch.arange(len(scenes)) / len(scenes)  # every batch has early and late timesteps
+        t = ((spread + torch.rand(1, generator=generator)) % 1 * len(alphas_cumprod)).long()
         alpha = alphas_cumprod[t].sqrt()[:, None, None, None]
         sigma = (1 - alphas_cumprod[t]).sqrt()[:, None, None, None]
         eps = torch.randn(latents.shape, generator=generator)

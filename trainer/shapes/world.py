@@ -58,7 +58,7 @@ class Scene:
         match = _CAPTION.fullmatch(caption.strip())
         if match is None:
             raise InputError(
-                f"{caption!r} is no caption of the shapes world: write one such as 'a red circle left of a blue square'."
+                f"{caption!r} is no caption of the shapes world: write one like 'a red circle left of a blue square'."
             )
         colour, shape, relation, other_colour, other_shape = match.groups()
         return cls(KINDS.index((colour, shape)), RELATIONS.index(relation), KINDS.index((other_colour, other_shape)))
