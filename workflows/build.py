@@ -18,7 +18,7 @@ DREAMSHAPER_NPNET = ModelFile("dreamshaper.safetensors", NPNETS, "npnet", "122 M
 HUNYUAN_NPNET = ModelFile("dit.safetensors", NPNETS, "npnet", "119 MB")
 
 OURS = "yellow"  # the colour of this pack's nodes
-PICTURE = (400, 420)
+PICTURE = (360, 380)
 
 
 def golden_noise_sdxl() -> Layout:
@@ -120,9 +120,8 @@ def golden_noise_ksampler() -> Layout:
 its own positive prompt. Both samplers here get one seed; keep their other settings equal.
 """,
             """
-A modest gain on average, not for every seed. Put the patch behind LoRAs. Where sampling does not start from
-noise (img2img, a second stage) it changes nothing. Use either this node or *NPNet Golden Noise*: together they
-apply the net twice.
+A modest gain on average, not for every seed. Where sampling does not start from noise (img2img, a second stage)
+it changes nothing. Use either this node or *NPNet Golden Noise*: together they apply the net twice.
 """,
             SDXL,
             SDXL_NPNET,
@@ -220,9 +219,9 @@ def prompts(checkpoint: Node, prompt: str) -> tuple[Node, Node]:
     """The positive and the negative prompt."""
     clip = checkpoint["CLIP"]
     return (
-        node("CLIPTextEncode", clip=clip, text=prompt, title="Prompt", color="green", box=(360, 80)),
+        node("CLIPTextEncode", clip=clip, text=prompt, title="Prompt", color="green", box=(380, 80)),
         node(
-            "CLIPTextEncode", clip=clip, text="blurry, watermark", title="Negative prompt", color="red", box=(360, 50)
+            "CLIPTextEncode", clip=clip, text="blurry, watermark", title="Negative prompt", color="red", box=(380, 50)
         ),
     )
 

@@ -49,7 +49,7 @@ GAP = 30
 PADDING = 20  # between a group's frame and its nodes
 NODE_TITLE = 30  # stands above a node's position
 GROUP_TITLE = 40
-SCREEN = (1700, 900)  # what a graph should fit into when it is opened
+SCREEN = (1420, 850)  # a graph opens at the scale at which it fits into this
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,10 @@ def node(
     `box` is its least width, and the height of the text or picture inside.
     """
     inputs = {name: Output(value, 0) if isinstance(value, Node) else value for name, value in inputs.items()}
-    return Node(node_type, inputs, title, color, file, *box)
+    made = Node(node_type, inputs, title, color, file, *box)
+    if unknown := inputs.keys() - {*made.sockets, *made.widgets}:
+        raise TypeError(f"{node_type} has no input {', '.join(sorted(unknown))}")
+    return made
 
 
 def _named(words: str) -> dict[str, str]:
@@ -287,17 +290,7 @@ def canvas_graph(name: str, layout: Layout) -> dict:
             (_canvas_node(at, ids[at.item], link_ids) for at in placed(layout) if isinstance(at.item, Node)),
             key=lambda node: node["id"],
         ),
-        "links": [
-            [
-                number,
-                ids[(output := node.inputs[slot]).node],
-                output.slot,
-                ids[node],
-                node.slots.index(slot),
-                output.type,
-            ]
-            for (node, slot), number in link_ids.items()
-        ],
+        "links": [_canvas_link(number, *end, ids) for end, number in link_ids.items()],
         "groups": [
             {"id": number, "title": at.item.title, "bounding": [*at[1:]], "color": "#3f789e", "font_size": 24}
             for number, at in enumerate((at for at in placed(layout) if isinstance(at.item, Group)), start=1)
@@ -306,11 +299,16 @@ def canvas_graph(name: str, layout: Layout) -> dict:
         "extra": {
             "ds": {
                 "scale": round(min(1, SCREEN[0] / width, SCREEN[1] / height), 2),
-                "offset": [2 * GAP, 3 * GAP],
+                "offset": [GAP, 3 * GAP],
             }
         },
         "version": 0.4,
     }
+
+
+def _canvas_link(number: int, node: Node, name: str, ids: dict[Node, int]) -> list:
+    output = node.inputs[name]
+    return [number, ids[output.node], output.slot, ids[node], node.slots.index(name), output.type]
 
 
 def _canvas_node(at: Placed, number: int, link_ids: dict[tuple[Node, str], int]) -> dict:

@@ -18,7 +18,8 @@ from workflows.build import FOLDER, OURS, TEMPLATES
 from workflows.canvas import Layout, canvas_graph, column, node, row
 
 DOCS = FOLDER.parent / "web" / "docs"
-MARGIN = 30  # around the graph
+MARGIN = 20  # around the graph
+NARROW = (250, 0)  # the help is shown in a narrow panel
 PANELS = (400, 300)  # left and right, above and below it, where ComfyUI has its panels
 
 SHOW = """async ([graph, offset]) => {
@@ -30,43 +31,45 @@ SHOW = """async ([graph, offset]) => {
 
 
 def help_of_load() -> Layout:
-    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors", color=OURS)
-    settings = {"strength": 1.0, "long_prompt": "truncate"}
-    return row(
-        npnet, column(node("NPNetNoise", npnet=npnet, **settings), node("NPNetModelPatch", npnet=npnet, **settings))
-    )
+    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors", color=OURS, box=NARROW)
+    users = [
+        node(use, npnet=npnet, strength=1.0, long_prompt="truncate", box=NARROW)
+        for use in ("NPNetNoise", "NPNetModelPatch")
+    ]
+    return row(npnet, column(*users))
 
 
 def help_of_noise() -> Layout:
-    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors")
-    noise = node("RandomNoise", noise_seed=0)
-    positive = node("CLIPTextEncode", text="your prompt", title="Prompt", color="green", box=(270, 30))
+    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors", box=NARROW)
+    source = node("RandomNoise", noise_seed=0, box=NARROW)
+    prompt = node("CLIPTextEncode", text="your prompt", title="Prompt", color="green", box=(NARROW[0], 40))
     golden = node(
-        "NPNetNoise", npnet=npnet, noise=noise, conditioning=positive, strength=1.0, long_prompt="truncate", color=OURS
+        "NPNetNoise",
+        npnet=npnet,
+        noise=source,
+        conditioning=prompt,
+        strength=1.0,
+        long_prompt="truncate",
+        color=OURS,
+        box=NARROW,
     )
-    guider = node("CFGGuider", positive=positive, cfg=5.5)
-    return row(
-        column(npnet, noise, positive),
-        column(golden, guider),
-        node("SamplerCustomAdvanced", noise=golden, guider=guider),
-    )
+    return row(column(npnet, source, prompt), column(golden, node("SamplerCustomAdvanced", noise=golden, box=NARROW)))
 
 
 def help_of_model_patch() -> Layout:
-    checkpoint = node("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors", box=(310, 0))
-    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors")
-    model = node("NPNetModelPatch", model=checkpoint, npnet=npnet, strength=1.0, long_prompt="truncate", color=OURS)
-    sampler = node(
-        "KSampler",
-        model=model,
-        seed=0,
-        steps=30,
-        cfg=5.5,
-        sampler_name="euler",
-        scheduler="normal",
-        denoise=1.0,
+    checkpoint = node("CheckpointLoaderSimple", ckpt_name="sdxl.safetensors", box=NARROW)
+    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors", box=NARROW)
+    patched = node(
+        "NPNetModelPatch",
+        model=checkpoint,
+        npnet=npnet,
+        strength=1.0,
+        long_prompt="truncate",
+        color=OURS,
+        box=NARROW,
     )
-    return row(column(checkpoint, npnet), model, sampler)
+    settings = {"seed": 0, "steps": 30, "cfg": 5.5, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    return row(column(checkpoint, npnet), column(patched, node("KSampler", model=patched, **settings, box=NARROW)))
 
 
 HELP = {"NPNetLoad": help_of_load, "NPNetNoise": help_of_noise, "NPNetModelPatch": help_of_model_patch}
