@@ -12,8 +12,10 @@ from .options import parse
 
 # Each module has a frozen dataclass Options and run(options); only the one that is called is imported.
 COMMANDS = {
-    "inspect": "what an NPNet file holds",
-    "convert": "a published NPNet file → one safetensors file with its config inside",
+    "collect": "prompts → a noise prompt dataset",
+    "inspect": "what an NPNet, preference model or dataset holds",
+    "convert": "published files → ours: an NPNet, a preference model, noise pairs",
+    "fit": "a noise prompt dataset → an NPNet",
 }
 
 USAGE = "usage: npnet COMMAND …\n\n" + "".join(f"  {name:10}{what}\n" for name, what in COMMANDS.items())
@@ -37,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"npnet {name}: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # a full disk, a missing right: the system's own words name the file
+    except (OSError, FloatingPointError) as error:  # a full disk, a missing right, a fit that diverged
         print(f"npnet {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

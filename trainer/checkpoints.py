@@ -1,0 +1,62 @@
+"""Checkpoints of a fit: everything that is needed to go on to the bit.
+
+    OUT/checkpoints/<step>.pt    weights, their moving average, optimizer, step, and what the run was started with
+
+Batch order, learning rate and stochastic depth are pure functions of the step, so no random state has to be kept.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from pathlib import Path
+
+import torch
+
+from npnet_core.errors import InputError
+
+
+def save_checkpoint(folder: Path, step: int, state: dict, keep: int) -> Path:
+    """Write ``state``, a nested dict of tensors and plain values, whole or not at all, and remove all but the ``keep``
+    latest.
+
+    Raises:
+        OSError: for a full disk; older checkpoints are still there.
+    """
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{step:08d}.pt"
+    content = io.BytesIO()
+    torch.save(state, content)
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(path: Path) -> dict:
+    """What :func:`save_checkpoint` wrote, on the CPU.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise InputError(
+            f"The checkpoint {path} is damaged ({str(error).splitlines()[0]}): delete it, the run then goes on from "
+            "the one before."
+        ) from error
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """All of a run, oldest first."""
+    return sorted(folder.glob("*.pt"))

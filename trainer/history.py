@@ -1,0 +1,71 @@
+"""What happened in a fit: rows of figures in a JSONL file, and in TensorBoard or Weights & Biases if asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from npnet_core.errors import InputError
+
+
+class History:
+    """Appends rows to ``OUT/log.jsonl``; those after ``step`` are dropped first, because they are about to come again.
+
+    Raises:
+        InputError: if TensorBoard or wandb is asked for and not installed.
+    """
+
+    def __init__(self, out: Path, step: int, *, tensorboard: bool = False, wandb: str | None = None):
+        self.path = out / "log.jsonl"
+        rows = [row for row in read_history(self.path) if row["step"] <= step]
+        self.path.write_text("".join(map(_line, rows)), encoding="utf-8")
+        self._tensorboard = _tensorboard(out / "tensorboard", step) if tensorboard else None
+        self._wandb = _wandb(out, wandb) if wandb else None
+
+    def add(self, row: dict[str, float | int | None]) -> None:
+        """Append figures by name; ``step`` is among them. What is not finite becomes null."""
+        row = {name: value if value is None or math.isfinite(value) else None for name, value in row.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(row))
+        figures = {name: value for name, value in row.items() if value is not None and name != "step"}
+        if self._tensorboard is not None:
+            for name, value in figures.items():
+                self._tensorboard.add_scalar(name, value, row["step"])
+            self._tensorboard.flush()
+        if self._wandb is not None:
+            self._wandb.log(figures, step=row["step"])
+
+    def close(self) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read_history(path: Path) -> list[dict]:
+    """The rows of a log; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _line(row: dict) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _tensorboard(folder: Path, step: int):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("--tensorboard came and TensorBoard is not installed: pip install tensorboard.") from error
+    return SummaryWriter(folder, purge_step=step + 1)
+
+
+def _wandb(out: Path, project: str):
+    try:
+        import wandb
+    except ImportError as error:
+        raise InputError("--wandb came and wandb is not installed: pip install wandb.") from error
+    return wandb.init(project=project, dir=out, id=out.resolve().name, resume="allow")

@@ -1,0 +1,97 @@
+"""The net that a fit starts from: new, an earlier one, or new with ImageNet's weights in its Swin."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from npnet_core.checkpoint import load_npnet
+from npnet_core.config import NPNetConfig
+from npnet_core.errors import InputError
+from npnet_core.model import NPNet
+from npnet_core.tensorfile import check_tensors, read_tensors
+
+log = logging.getLogger(__name__)
+
+# Prefixes and endings in an ImageNet file that hold nothing the net uses: the classifier, and tables that are computed.
+CLASSIFIER = "head."
+COMPUTED = ("relative_position_index", "attn_mask")
+
+
+def new_npnet(config: NPNetConfig, seed: int) -> NPNet:
+    """A net that starts at the identity, its weights drawn from ``seed``."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return NPNet(config)
+
+
+def fine_tuned(path: Path, config: dict, seed: int) -> NPNet:
+    """An earlier net, to be trained further on another dataset.
+
+    Args:
+        path: an NPNet file, published ones included.
+        config: the NPNetConfig entries that the dataset decides: family, channels, prompt_tokens, prompt_dim. Where the
+            prompt embedding has another shape the text layer is made anew, which the log says.
+
+    Raises:
+        InputError: for a file that is no NPNet, or other latent channels.
+    """
+    earlier = load_npnet(path)
+    if earlier.config.channels != config["channels"]:
+        raise InputError(
+            f"{path} is a net for {earlier.config.channels} latent channels and the dataset has {config['channels']}: "
+            "start from another file, or without --init."
+        )
+    npnet = new_npnet(dataclasses.replace(earlier.config, **config), seed)
+    weights = earlier.state_dict()
+    if npnet.text_term is not None and npnet.text_term.linear.weight.shape != weights["text_term.linear.weight"].shape:
+        log.info(
+            "The text layer of %s is for prompts of %d tokens, %d wide, and here are %d, %d: it is made anew.",
+            path,
+            earlier.config.prompt_tokens,
+            earlier.config.prompt_dim,
+            npnet.config.prompt_tokens,
+            npnet.config.prompt_dim,
+        )
+        weights |= {key: value for key, value in npnet.state_dict().items() if key.startswith("text_term.")}
+    npnet.load_state_dict(weights)
+    return npnet
+
+
+def load_imagenet_swin(npnet: NPNet, path: Path) -> None:
+    """Put the weights of a Swin that classifies ImageNet into the net's own.
+
+    Args:
+        path: safetensors or PyTorch file with timm's names (timm ≥ 0.9), such as
+            ``swin_tiny_patch4_window7_224``; its classifier is ignored.
+
+    Raises:
+        InputError: if the net has no residual branch, or any weight of the Swin is missing, unexpected or misshapen.
+    """
+    if npnet.residual_branch is None:
+        raise InputError(f"{path} came for a net without residual branch, which has no Swin: leave one of the two out.")
+    swin = npnet.residual_branch.swin
+    tensors, _ = read_tensors(path)
+    tensors = {
+        key: value.float()
+        for key, value in tensors.items()
+        if not key.startswith(CLASSIFIER) and not key.endswith(COMPUTED)
+    }
+    patches = "patch_embed.proj.weight"  # a convolution there, a matrix here
+    if patches in tensors:
+        tensors[patches] = tensors[patches].flatten(1)
+    check_tensors(path, tensors, {key: tuple(value.shape) for key, value in swin.state_dict().items()})
+    swin.load_state_dict(tensors)
+
+
+def common_resolution(sizes: Iterable[tuple[int, int]]) -> int:
+    """R for noises of these sizes (H, W): the side of the most frequent size if it is square, else of a square of about
+    the same area, a multiple of 8."""
+    (height, width), _ = Counter(sizes).most_common(1)[0]
+    return height if height == width else max(8, 8 * round(math.sqrt(height * width) / 8))
