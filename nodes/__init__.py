@@ -2,10 +2,21 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .dataset import NPNetSavePair
 from .golden import NPNetLoad, NPNetModelPatch, NPNetNoise
+from .preference import NPNetHPSFilter, NPNetPickBest, NPNetScorerLoad
 from .redenoise import NPNetRedenoisePair
 
 
 class NPNetExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [NPNetLoad, NPNetNoise, NPNetModelPatch, NPNetRedenoisePair]
+        return [
+            NPNetLoad,
+            NPNetNoise,
+            NPNetModelPatch,
+            NPNetRedenoisePair,
+            NPNetScorerLoad,
+            NPNetHPSFilter,
+            NPNetPickBest,
+            NPNetSavePair,
+        ]

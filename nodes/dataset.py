@@ -1,0 +1,69 @@
+"""Save Noise Pair: pairs from a graph → a dataset that ``npnet fit`` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..npnet_core.errors import InputError
+from ..npnet_core.npd import Manifest, NPDWriter, dataset_folder
+from .redenoise import NoisePair, PairSocket
+
+
+class NPNetSavePair(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NPNetSavePair",
+            display_name="Save Noise Pair",
+            category="NPNet",
+            description="Appends noise pairs, kept and dropped ones alike, to a dataset in output/npd that npnet fit "
+            "reads; which ones count is decided there.",
+            is_output_node=True,
+            inputs=[
+                PairSocket.Input("noise_pair", tooltip="From HPS Filter, so that its scores are stored too."),
+                io.String.Input("prompt", multiline=True, default="", tooltip="The prompt the pair was made for."),
+                io.String.Input("dataset", default="pairs", tooltip="The dataset's name: a folder in output/npd."),
+                io.String.Input("base_model", default="", tooltip="The base model's name, recorded with every pair."),
+                io.String.Input(
+                    "sampling",
+                    default="",
+                    tooltip="How the scored images were sampled, for example: euler, normal, 10 steps, cfg 5.5.",
+                ),
+            ],
+            outputs=[io.String.Output("report", tooltip="What is shown on the node.")],
+        )
+
+    @classmethod
+    def execute(cls, noise_pair: NoisePair, prompt: str, dataset: str, base_model: str, sampling: str) -> io.NodeOutput:
+        if noise_pair is None:
+            raise InputError(
+                "No noise pair came: connect Re-denoise Pair's pair to HPS Filter, and its pair to this node."
+            )
+        folder = dataset_folder(Path(folder_paths.get_output_directory()) / "npd", dataset)
+        manifest = Manifest(
+            base_family=noise_pair.base_family,
+            sigmas=noise_pair.sigmas,
+            cfg=noise_pair.cfg,
+            inversion_cfg=noise_pair.inversion_cfg,
+            inversion=noise_pair.inversion,
+            rounds=noise_pair.rounds,
+            recorded={"base_model": base_model, "sampling": sampling},
+        )
+        with NPDWriter(folder, manifest, worker="comfyui") as writer:
+            new = [
+                writer.add(
+                    noise_pair.source[i],
+                    noise_pair.target[i],
+                    prompt=prompt,
+                    seed=noise_pair.seed,
+                    item=item,
+                    scores={kind: (s[i].item(), t[i].item()) for kind, (s, t) in noise_pair.scores.items()},
+                    extra={"kept": noise_pair.kept[i]},
+                )
+                for i, item in enumerate(noise_pair.items)
+            ]
+        report = f"{sum(new)} saved, {len(new) - sum(new)} there already: {dataset}"
+        return io.NodeOutput(report, ui={"text": [report]})
