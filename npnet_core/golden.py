@@ -109,8 +109,7 @@ def golden_noise(
     config = npnet.config
     check_noise(noise, config.channels)
     check_prompt(prompt, len(noise), config.prompt_dim)
-    if not 0 <= strength <= 2:
-        raise InputError(f"A strength of {strength} came, 0 to 2 was expected: 1 is the golden noise, 0 none.")
+    check_strength(strength)
     if long_prompt not in LONG_PROMPT:
         raise InputError(f"long_prompt={long_prompt!r} came: choose one of {', '.join(LONG_PROMPT)}.")
     if strength == 0:
