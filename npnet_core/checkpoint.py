@@ -131,7 +131,7 @@ def read_npnet(path: str | Path) -> NPNetFile:
     path = Path(path)
     tensors, metadata, layout = _read(path)
     if CONFIG in metadata:
-        config = NPNetConfig.from_dict(json.loads(metadata[CONFIG]))
+        config = _config(path, metadata[CONFIG])
         _check(path, tensors, _shapes(config), "unpack it again or convert it anew from its source")
         unused = 0
     else:
@@ -155,6 +155,13 @@ def read_npnet(path: str | Path) -> NPNetFile:
             f"{path} has NaN or infinite weights in {', '.join(broken)}: the file is damaged, get it again."
         )
     return NPNetFile(layout, tensors, config, metadata, unused)
+
+
+def _config(path: Path, text: str) -> NPNetConfig:
+    try:
+        return NPNetConfig.from_dict(json.loads(text))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise InputError(f"{path} has a config that cannot be read ({error}): it is damaged, get it again.") from error
 
 
 def _shapes(config: NPNetConfig) -> dict[str, tuple[int, ...]]:
