@@ -16,6 +16,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..npnet_core.checkpoint import load_npnet
+from ..npnet_core.config import NPNetConfig
 from ..npnet_core.errors import InputError
 from ..npnet_core.golden import LONG_PROMPT, check_noise, check_strength, golden_noise
 from .conditioning import prompt_embeds
@@ -38,13 +39,12 @@ class LoadedNPNet:
     patcher: ModelPatcher
 
     @property
-    def config(self):
+    def config(self) -> NPNetConfig:
         return self.patcher.model.config
 
     def golden_noise(self, noise: Tensor, prompt: Tensor, strength: float, long_prompt: str) -> Tensor:
-        """As :func:`npnet_core.golden.golden_noise`; all-zero noise (noise switched off) passes unchanged."""
-        if torch.count_nonzero(noise) == 0:
-            return noise
+        """As :func:`npnet_core.golden.golden_noise`; also raises the user's interrupt."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
         comfy.model_management.load_models_gpu([self.patcher], memory_required=ACTIVATIONS)
         return golden_noise(
             self.patcher.model,
@@ -66,7 +66,7 @@ class LoadedNPNet:
 
 @dataclass(frozen=True)
 class GoldenNoise:
-    """A NOISE: the source's noise, made golden for a prompt."""
+    """A NOISE: the source's noise, made golden for a prompt. All-zero noise (DisableNoise) stays as it is."""
 
     npnet: LoadedNPNet
     source: object  # a NOISE
@@ -81,6 +81,8 @@ class GoldenNoise:
     def generate_noise(self, latent: dict) -> Tensor:
         noise = self.source.generate_noise(latent)
         self.npnet.check_noise(noise)
+        if not noise.any():
+            return noise
         return self.npnet.golden_noise(noise, self.prompt, self.strength, self.long_prompt)
 
 
@@ -95,7 +97,7 @@ class GoldenStart:
     def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         guider = executor.class_obj
         self.npnet.check_noise(noise)
-        if starts_from_noise(guider, sampler, sigmas, latent_image):
+        if noise.any() and starts_from_noise(guider, sampler, sigmas, latent_image):  # all zero: add_noise is off
             if "positive" not in guider.conds:
                 raise InputError(
                     f"The guider has conditionings {', '.join(guider.conds)} and no positive one: use a guider with a "
@@ -104,7 +106,7 @@ class GoldenStart:
             prompt = prompt_embeds(guider.conds["positive"], self.npnet.config)
             noise = self.npnet.golden_noise(noise, prompt, self.strength, self.long_prompt)
         else:
-            log.info("NPNet: sampling does not start at full noise here, so the noise is left as it is.")
+            log.info("NPNet: sampling does not start from noise here, so the noise is left as it is.")
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
