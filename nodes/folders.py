@@ -4,6 +4,8 @@ import os
 
 import folder_paths
 
+from ..npnet_core.errors import InputError
+
 
 def add_model_folder(name: str, *other_names: str) -> None:
     """Let ComfyUI list ``models/<name>``, what extra_model_paths.yaml has under that name, and so for other names.
@@ -17,6 +19,19 @@ def add_model_folder(name: str, *other_names: str) -> None:
                 folder_paths.add_model_folder_path(name, path)
     paths, _ = folder_paths.folder_names_and_paths[name]
     folder_paths.folder_names_and_paths[name] = (paths, {".safetensors", ".pth", ".pt"})
+
+
+def model_path(folder: str, name: str) -> str:
+    """The path of a file that a node lists.
+
+    Raises:
+        InputError: if it is there no more; a saved workflow may name any file.
+    """
+    path = folder_paths.get_full_path(folder, name)
+    if path is None:
+        names = ", ".join(folder_paths.get_filename_list(folder)) or "none"
+        raise InputError(f"There is no {name} in models/{folder}: put it there or choose one that is there ({names}).")
+    return path
 
 
 def fingerprint(path: str) -> str:

@@ -20,7 +20,7 @@ from ..npnet_core.config import NPNetConfig
 from ..npnet_core.errors import InputError
 from ..npnet_core.golden import LONG_PROMPT, check_noise, check_strength, golden_noise
 from .conditioning import prompt_embeds
-from .folders import add_model_folder, fingerprint
+from .folders import add_model_folder, fingerprint, model_path
 
 log = logging.getLogger(__name__)
 
@@ -159,14 +159,12 @@ class NPNetLoad(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, npnet_name: str) -> str:
-        return fingerprint(folder_paths.get_full_path_or_raise(FOLDER, npnet_name))
+        return fingerprint(model_path(FOLDER, npnet_name))
 
     @classmethod
     def execute(cls, npnet_name: str) -> io.NodeOutput:
         offload_device = comfy.model_management.unet_offload_device()
-        npnet = load_npnet(
-            folder_paths.get_full_path_or_raise(FOLDER, npnet_name), offload_device, comfy.ops.manual_cast
-        )
+        npnet = load_npnet(model_path(FOLDER, npnet_name), offload_device, comfy.ops.manual_cast)
         return io.NodeOutput(
             LoadedNPNet(ModelPatcher(npnet, comfy.model_management.get_torch_device(), offload_device))
         )
