@@ -64,7 +64,7 @@ def starting_entry(conditioning: list) -> dict:
     entries = [{**c[1], "cross_attn": c[0]} if isinstance(c, (list, tuple)) else c for c in conditioning]
     if not entries:
         raise InputError("The conditioning is empty: connect a prompt that was encoded with CLIP Text Encode.")
-    entries = [entry for entry in entries if starts_at(entry) <= 0]
+    entries = [entry for entry in entries if starts_at(entry) <= 0 < ends_at(entry)]
     if not entries:
         raise InputError(
             "No part of the conditioning is active when sampling starts: let one prompt's timestep range begin at 0."
@@ -84,11 +84,18 @@ def starts_at(entry: dict) -> float:
     return max(entry.get("start_percent", 0.0), entry.get("clip_start_percent", 0.0))
 
 
+def ends_at(entry: dict) -> float:
+    """The share of sampling, 0 … 1, at which a conditioning entry stops acting, hooks included."""
+    return min(entry.get("end_percent", 1.0), entry.get("clip_end_percent", 1.0))
+
+
 def family_of(entry: dict) -> str | None:
     """The base model family whose text encoder made an entry; None for one that no NPNet family is known for.
 
-    SD 2.x and HunyuanDiT's BERT are both 1024 wide; only the latter has an mT5 embedding beside it.
+    SD 2.x and HunyuanDiT's BERT are both 1024 wide; only the latter has an mT5 embedding beside it. SDXL and AuraFlow
+    are both 2048 wide; only the former has a pooled embedding.
     """
     if "conditioning_mt5xl" in entry:
         return "hunyuan-dit"
-    return FAMILY_BY_WIDTH.get(entry["cross_attn"].shape[2])
+    family = FAMILY_BY_WIDTH.get(entry["cross_attn"].shape[2])
+    return None if family == "sdxl" and entry.get("pooled_output") is None else family
