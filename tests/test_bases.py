@@ -477,6 +477,15 @@ def test_lora_is_added_to_the_weights(folders, tmp_path):
     assert list(after.network.state_dict()) == list(before.network.state_dict())
     assert_equal(after.network.get_submodule(layer).weight, weight + up @ down)
     assert fingerprint(after) != fingerprint(before)
+    names = {f"transformer.{layer}.lora_A.weight": down, f"transformer.{layer}.lora_B.weight": up}
+    save_file(names, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=r"other\.safetensors has no weights for"):
+        load_base(folders["sd"], lora=tmp_path / "other.safetensors")
+
+
+def test_folders_of_the_fp16_variant(folders, tmp_path):
+    loaded(folders["sdxl"]).save_pretrained(tmp_path, variant="fp16")
+    assert fingerprint(load_base(tmp_path)) == fingerprint(load_base(folders["sdxl"]))
 
 
 # Devices and memory

@@ -51,7 +51,7 @@ def clip_text_model(cls, tokenizer, width: int, **config):
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-            **{"num_hidden_layers": 2, **config},
+            **config,
         )
     )
 
@@ -101,9 +101,12 @@ def ddim_scheduler(**config):
 def tiny_sd(
     folder: Path,
     width: int = 32,
-    channels: int = 4,
     seed: int = 0,
     prediction: str = "epsilon",
+    channels: int = 4,
+    tokenizer=None,
+    layers: int = 2,
+    hidden_act: str = "quick_gelu",
     autoencoder=None,
     **unet_config,
 ) -> Path:
@@ -112,10 +115,10 @@ def tiny_sd(
     from transformers import CLIPTextModel
 
     torch.manual_seed(seed)
-    tokenizer = clip_tokenizer("!" if width == 1024 else "<|endoftext|>")
+    tokenizer = tokenizer or clip_tokenizer("!" if width == 1024 else "<|endoftext|>")
     StableDiffusionPipeline(
         vae=autoencoder or vae(),
-        text_encoder=clip_text_model(CLIPTextModel, tokenizer, width),
+        text_encoder=clip_text_model(CLIPTextModel, tokenizer, width, num_hidden_layers=layers, hidden_act=hidden_act),
         tokenizer=tokenizer,
         unet=lively(unet(width, channels, **unet_config)),
         scheduler=ddim_scheduler(prediction_type=prediction),
@@ -127,36 +130,37 @@ def tiny_sd(
 
 
 def tiny_sdxl(
-    folder: Path, seed: int = 0, widths=(24, 40), layers: int = 2, tokenizers=None, vae_config=None, **unet_config
+    folder: Path,
+    widths: tuple[int, int] = (24, 40),
+    seed: int = 0,
+    tokenizers=None,
+    layers: int = 2,
+    autoencoder=None,
+    **unet_config,
 ) -> Path:
-    """An SDXL whose prompts are 24 + 40 wide."""
+    """An SDXL whose two text encoders are ``widths`` wide."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(seed)
     tokenizer, tokenizer_2 = tokenizers or (clip_tokenizer(), clip_tokenizer("!"))
-    depth = {"num_hidden_layers": layers}
-    wide = depth | {"projection_dim": widths[1], "hidden_act": "gelu"}
+    narrow = {"num_hidden_layers": layers}
+    wide = {"num_hidden_layers": layers, "projection_dim": widths[1], "hidden_act": "gelu"}
+    sdxl = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + widths[1],
+        "use_linear_projection": True,
+        "transformer_layers_per_block": (1, 2),
+        "attention_head_dim": (2, 4),
+    }
     StableDiffusionXLPipeline(
-        vae=vae(**{"scaling_factor": 0.13025, "force_upcast": True} | (vae_config or {})),
-        text_encoder=clip_text_model(CLIPTextModel, tokenizer, widths[0], **depth),
+        vae=autoencoder or vae(scaling_factor=0.13025, force_upcast=True),
+        text_encoder=clip_text_model(CLIPTextModel, tokenizer, widths[0], **narrow),
         text_encoder_2=clip_text_model(CLIPTextModelWithProjection, tokenizer_2, widths[1], **wide),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
-        unet=lively(
-            unet(
-                sum(widths),
-                **{
-                    "addition_embed_type": "text_time",
-                    "addition_time_embed_dim": 8,
-                    "projection_class_embeddings_input_dim": 6 * 8 + widths[1],
-                    "use_linear_projection": True,
-                    "transformer_layers_per_block": (1, 2),
-                    "attention_head_dim": (2, 4),
-                }
-                | unet_config,
-            )
-        ),
+        unet=lively(unet(sum(widths), **sdxl | unet_config)),
         scheduler=EulerDiscreteScheduler(**BETAS, **STEPS),
         add_watermarker=False,
     ).save_pretrained(folder)

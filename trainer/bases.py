@@ -257,7 +257,7 @@ def load_base(
         if single_file:
             pipe = cls.from_single_file(str(source), config=settings, **options)
         else:
-            pipe = cls.from_pretrained(settings, use_safetensors=True, **options)
+            pipe = cls.from_pretrained(settings, use_safetensors=True, variant=_variant(settings), **options)
     if pipe.vae.config.get("force_upcast") and precision != "fp32":
         pipe.vae.to(torch.float32)
     base = Base(str(source), _family(pipe), pipe, device, controlnet and _load_controlnet(controlnet, options["dtype"]))
@@ -300,6 +300,12 @@ def _pipeline_class(source: str) -> str:
     )
 
 
+def _variant(source: str) -> str | None:
+    """``fp16`` for a folder that holds the weights in that form only."""
+    names = {path.name for path in Path(source).glob("*/diffusion_pytorch_model*")}
+    return "fp16" if names and all(".fp16." in name for name in names) else None
+
+
 @contextmanager
 def _loading(source: str | Path) -> Iterator[None]:
     """Turn what the loaders raise for absent, foreign and damaged files into one sentence that keeps their reason."""
@@ -308,7 +314,7 @@ def _loading(source: str | Path) -> Iterator[None]:
 
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (InputError, torch.OutOfMemoryError):
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
         reason = textwrap.shorten(str(error) or type(error).__name__, 240, placeholder=" …").rstrip(".")
@@ -338,7 +344,9 @@ def _add_lora(base: Base, lora: Path) -> None:
         raise InputError("LoRAs need the package peft, which is not installed: pip install peft.")
     with _loading(lora):
         base.pipe.load_lora_weights(lora.parent, weight_name=lora.name, local_files_only=True)
-    base.pipe.fuse_lora()
+        if not base.pipe.get_active_adapters():  # diffusers only warns
+            raise InputError(f"{lora} has no weights for {base.source}: choose a LoRA made for this kind of model.")
+        base.pipe.fuse_lora()
     base.pipe.unload_lora_weights()
 
 
@@ -516,8 +524,8 @@ def shares_first(base: Base, schedule: Schedule) -> bool:
 
 
 def _starts_at_noise(scheduler) -> bool:
-    start = scheduler.scale_model_input(torch.ones(1) * scheduler.init_noise_sigma, scheduler.timesteps[0])
-    return abs(start.item() - 1) < 1e-6
+    one, first = torch.ones(1, device=scheduler.timesteps.device), scheduler.timesteps[0]
+    return abs(scheduler.scale_model_input(one * scheduler.init_noise_sigma, first).item() - 1) < 1e-6
 
 
 @torch.no_grad()
@@ -579,7 +587,7 @@ def _hunyuan_dit(network: nn.Module, x: Tensor, t: Tensor, inputs: dict[str, Ten
     )
     return network(
         x,
-        t.to(x.dtype).expand(len(x)),
+        t.to(x.dtype).expand(len(x)),  # its precision decides that of all embeddings
         encoder_hidden_states=inputs["prompt_embeds"],
         text_embedding_mask=inputs["mask"],
         encoder_hidden_states_t5=inputs["t5_embeds"],
