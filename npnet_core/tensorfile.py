@@ -1,0 +1,107 @@
+"""Files of tensors: safetensors and PyTorch's own, read without running code, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors by key, metadata) of a file; what kind of file it is, its first bytes say.
+
+    A PyTorch file may hold its tensors under ``"state_dict"``; it has no metadata. The tensors are mapped from the
+    file where that is possible: copy what has to outlive it.
+
+    Raises:
+        InputError: the file is missing, of another kind, damaged, or holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no file {path}: check its name.")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:9] == b"{":
+        read = _read_safetensors
+    elif start[:2] == b"PK" or start[:1] == b"\x80":
+        read = _read_pickle
+    else:
+        what = "neither a safetensors nor a PyTorch file" if start else "empty"
+        raise InputError(f"{path} is {what}: get the file again.")
+    try:
+        return read(path)
+    except InputError:
+        raise
+    # A damaged file can break a parser anywhere; whatever it was, it is reported as that.
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {reason}): it is truncated or damaged, get the file again."
+        ) from error
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safetensors.safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if zipped := zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
+            if (damaged := archive.testzip()) is not None:
+                raise InputError(f"{path} is damaged (checksum of {damaged} differs): get the file again.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            raise InputError(
+                f"{path} holds more than tensors and could run code when unpickled: use the published file or a "
+                "safetensors file."
+            ) from error
+        raise
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, not a model's weights: choose another file.")
+    if wrong := sorted(str(key) for key, value in content.items() if not isinstance(value, Tensor)):
+        raise InputError(f"{path} has no tensor under {', '.join(wrong[:5])}: choose a file of a model's weights.")
+    return content, {}
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file; an existing one is replaced when the new one is complete."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, partial, metadata)
+        with partial.open("r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_tensors(path: str | Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise one InputError that names every key that is missing, unexpected or misshapen, or holds NaN or infinity."""
+    complaints = {
+        "missing": sorted(expected.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - expected.keys()),
+        "misshapen": [
+            f"{key} {list(tensors[key].shape)} instead of {list(shape)}"
+            for key, shape in sorted(expected.items())
+            if key in tensors and tuple(tensors[key].shape) != shape
+        ],
+    }
+    found = [f"{len(keys)} {kind} ({', '.join(keys)})" for kind, keys in complaints.items() if keys]
+    if found:
+        raise InputError(f"The keys of {path} are not those of its kind: {'; '.join(found)}; choose another file.")
+    if broken := sorted(key for key, value in tensors.items() if not value.sum(dtype=torch.float32).isfinite()):
+        raise InputError(f"{path} has NaN or infinite weights in {', '.join(broken)}: it is damaged, get it again.")
