@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # made while ComfyUI infers, it may be needed for training later
 def relative_position_index(window: int) -> Tensor:
     """Row of the bias table for each pair of pixels in a window: [window⁴], query-major."""
     y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
