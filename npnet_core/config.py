@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from .errors import InputError
 
+HEADS = 8  # of the attention over singular vectors
+
 
 @dataclass(frozen=True)
 class NPNetConfig:
@@ -52,13 +54,25 @@ class NPNetConfig:
     def __post_init__(self) -> None:
         for name in ("swin_depths", "swin_heads"):  # JSON has lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("channels", "resolution", "prompt_tokens", "prompt_dim", "swin_dim", "swin_window"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} makes no network: give at least 1.")
+        counts = ("channels", "resolution", "prompt_tokens", "prompt_dim", "swin_size", "swin_dim", "swin_window")
+        whole = {name: (getattr(self, name),) for name in counts}
+        whole |= {"swin_depths": self.swin_depths, "swin_heads": self.swin_heads}
+        for name, values in whole.items():
+            if not all(isinstance(value, int) and value >= 1 for value in values):
+                raise InputError(f"{name}={getattr(self, name)!r} makes no network: give whole numbers of at least 1.")
         if math.isqrt(self.channels) ** 2 != self.channels:
             raise InputError(
                 f"channels={self.channels} cannot be tiled into one square matrix: give a square number (4, 16)."
             )
+        if self.svd_branch and self.matrix_size % HEADS:
+            raise InputError(
+                f"resolution={self.resolution} gives {self.matrix_size} singular values for {HEADS} attention heads: "
+                "choose one that divides without remainder."
+            )
+        if not 0 <= self.drop_path < 1:
+            raise InputError(f"drop_path={self.drop_path} is no probability below 1: give 0 to switch it off.")
+        if not (self.svd_branch or self.text_term or self.residual_branch):
+            raise InputError("svd_branch, text_term and residual_branch are all left out: keep at least one.")
         if len(self.swin_depths) != len(self.swin_heads) or not self.swin_depths:
             raise InputError(
                 f"swin_depths={self.swin_depths} and swin_heads={self.swin_heads} differ in length: "
@@ -66,10 +80,11 @@ class NPNetConfig:
             )
         for stage, heads in enumerate(self.swin_heads):
             side, dim = self.swin_size / (4 * 2**stage), self.swin_dim * 2**stage
-            if side % min(self.swin_window, side) or dim % heads:
+            if side % 1 or side % min(self.swin_window, side) or dim % heads:
                 raise InputError(
-                    f"Swin stage {stage} has a {side:g}x{side:g} map of width {dim} for windows of "
-                    f"{self.swin_window} and {heads} heads: choose sizes that divide without remainder."
+                    f"swin_size={self.swin_size} and swin_dim={self.swin_dim} give stage {stage} a {side:g}x{side:g} "
+                    f"map of width {dim} for windows of {self.swin_window} and {heads} heads: choose sizes that divide "
+                    "without remainder."
                 )
 
     @property

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .config import HEADS
+
 
 class SVD(NamedTuple):
     """x = u · diag(s) · vh, per image: [B, M, M], [B, M], [B, M, M], s falling."""
@@ -56,7 +58,7 @@ class MLP(nn.Sequential):
 class SelfAttention(nn.Module):
     """Multi-head self-attention over tokens, without bias in the projections to q, k and v."""
 
-    def __init__(self, dim: int, heads: int = 8, operations=nn):
+    def __init__(self, dim: int, heads: int = HEADS, operations=nn):
         super().__init__()
         self.heads = heads
         self.qkv = operations.Linear(dim, 3 * dim, bias=False)
