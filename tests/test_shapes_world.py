@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from npnet_core.errors import InputError
-from trainer.shapes import parts, scorer, train, world
+from trainer import bases
+from trainer.bases import load_base
+from trainer.shapes import BASE, WEIGHTS, parts, scorer, train, world
 from trainer.shapes.world import COLOURS, KINDS, RELATIONS, SCENES, SHAPES, SIZE, WIDE, Scene
 
 
@@ -162,3 +165,79 @@ def test_the_detector_takes_any_size():
         assert (view.centres > 0).all()
         assert (view.centres < torch.tensor([size[1], size[0]])).all()
     assert len(KINDS) == len(COLOURS) * len(SHAPES)
+
+
+@pytest.fixture(scope="module")
+def retrained(tmp_path_factory):
+    """Trained for a moment: everything the shipped folder has, but no skill."""
+    torch.manual_seed(0)
+    pipe, g = parts.pipeline(), generator()
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    train.train_autoencoder(pipe.vae, g, steps=4)
+    detector = train.train_detector(pipe.vae, g, steps=2)
+    train.train_text_to_image(pipe, g, steps=2)
+    folder = tmp_path_factory.mktemp("shapes")
+    train.save(folder, pipe, detector)
+    return folder, pipe, detector, before
+
+
+def test_saved_parts_load_like_any_base_model(retrained):
+    folder, pipe, detector, before = retrained
+    base = load_base(folder / "base")
+    assert (base.family, base.prediction, base.pixels, base.size) == ("sd", "v_prediction", 2, 32)
+    assert (base.prompt_tokens, base.prompt_dim) == (parts.TOKENS, parts.WIDTH)
+    for name, value in pipe.unet.state_dict().items():
+        torch.testing.assert_close(base.network.state_dict()[name], value.half().float(), atol=0, rtol=0)
+    assert any(not torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
+    torch.testing.assert_close(
+        scorer.load_detector(folder / "detector.safetensors").state_dict(),
+        {name: value.half().float() for name, value in detector.state_dict().items()},
+    )
+
+
+def test_training_leaves_no_number_that_fp16_cannot_hold(retrained):
+    for path in retrained[0].rglob("*.safetensors"):
+        for name, value in load_file(path).items():
+            assert value.isfinite().all(), f"{path.name}: {name}"
+
+
+shipped = pytest.mark.skipif(not BASE.is_dir(), reason="the weights are not here")
+
+
+@shipped
+def test_shipped_weights_are_small():
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 6e6
+
+
+@shipped
+@pytest.mark.parametrize("size", [SIZE, WIDE])
+def test_shipped_detector_and_autoencoder_know_the_world(size):
+    scenes = world.random_scenes(200, generator(5))
+    images, centres = world.draw(scenes, generator(5), size)
+    captions = [scene.caption for scene in scenes]
+    preference, right = scorer.load_scorers()
+    decoded = train.reconstruct(load_base(BASE).pipe.vae, images).detach()
+    assert (decoded - images).square().mean().sqrt() < 0.04
+    for pictures in (images, decoded):
+        assert right.score(pictures, captions).mean() > 0.98
+        others = captions[1:] + captions[:1]
+        assert (preference.score(pictures, captions) > preference.score(pictures, others)).float().mean() > 0.98
+    view = preference.model(images)
+    rows, kinds = torch.arange(200)[:, None], torch.tensor([(scene.first, scene.second) for scene in scenes])
+    assert (view.centres[rows, kinds] - centres).abs().mean() < 1
+
+
+@shipped
+@pytest.mark.parametrize("size", [SIZE, WIDE])
+def test_shipped_model_paints_what_it_is_told(size):
+    base = load_base(BASE)
+    captions = world.split_captions()[1][:40]
+    noise = bases.initial_noise(base, range(40), *size)
+    latents = bases.sample(base, noise, bases.encode(base, captions), bases.Schedule("ddim", 10), 5.5)
+    images = bases.decode(base, latents, batch=40)
+    assert images.shape == (40, *size, 3)
+    scenes = [Scene.from_caption(caption) for caption in captions]
+    view = scorer.load_detector()(images)
+    told, others = scorer.judge(view, scenes), scorer.judge(view, scenes[1:] + scenes[:1])
+    assert told.attributes.mean() > 0.6
+    assert (told.log_likelihood > others.log_likelihood).float().mean() > 0.9
