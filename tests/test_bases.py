@@ -559,7 +559,7 @@ def cut(path):
         (lambda folder: shutil.rmtree(folder / "unet"), "no file named"),
         (lambda folder: cut(folder / "unet/diffusion_pytorch_model.safetensors"), "Unable to load weights"),
         (lambda folder: cut(folder / "text_encoder/model.safetensors"), "incomplete metadata"),
-        (lambda folder: shutil.rmtree(folder / "tokenizer"), "tokenizer of 2 words for a text encoder of"),
+        (lambda folder: shutil.rmtree(folder / "tokenizer"), "tokenizer of 2 words for a text encoder of 547"),
         (lambda folder: (folder / "model_index.json").write_text("{"), "not a valid JSON"),
         (lambda folder: edit(folder / "unet/config.json", block_out_channels=[16, 64]), "expected shape|size mismatch"),
         (lambda folder: edit(folder / "model_index.json", unet=["diffusers", "UNet1DModel"]), "cannot be used"),

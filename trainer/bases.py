@@ -56,16 +56,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Preset:
-    """The paper's settings for one base model: guidance w_l down, w_w back, collection steps, side in pixels.
+    """The paper's settings for one base model, for collecting: guidance w_l down and w_w back, and the schedule."""
 
-    ``repo`` is where the weights live; nothing here fetches them.
-    """
-
-    repo: str
     cfg: float
     inversion_cfg: float
     schedule: Schedule
-    size: int = 1024
 
 
 @dataclass(frozen=True)
@@ -168,9 +163,9 @@ STOCHASTIC = ("ddpm", "euler-ancestral", "kdpm2-ancestral", "lcm")  # draw fresh
 SPACINGS = ("leading", "trailing", "linspace", "ays")
 
 PRESETS = {
-    "sdxl": Preset("stabilityai/stable-diffusion-xl-base-1.0", 5.5, 1.0, Schedule("ddim", 10)),
-    "dreamshaper-xl-turbo": Preset("lykon/dreamshaper-xl-v2-turbo", 3.5, 1.0, Schedule("dpm-solver-multistep", 4)),
-    "hunyuan-dit": Preset("Tencent-Hunyuan/HunyuanDiT-Diffusers", 5.0, 1.0, Schedule("ddim", 10)),
+    "sdxl": Preset(5.5, 1.0, Schedule("ddim", 10)),
+    "dreamshaper-xl-turbo": Preset(3.5, 1.0, Schedule("dpm-solver-multistep", 4)),
+    "hunyuan-dit": Preset(5.0, 1.0, Schedule("ddim", 10)),
 }
 
 # diffusers' pipeline: the parts that a model_index.json must name for it.
@@ -314,15 +309,13 @@ def _loading(source: str | Path) -> Iterator[None]:
 
     try:
         yield
-    except (InputError, torch.OutOfMemoryError):
+    except torch.cuda.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
         reason = textwrap.shorten(str(error) or type(error).__name__, 240, placeholder=" …").rstrip(".")
-        remedy = (
-            "check that it is complete and of the right kind"
-            if Path(source).exists()
-            else ("check the name, and download it first if this machine is offline")
-        )
+        remedy = "check the name, and download it first if this machine is offline"
+        if Path(source).exists():
+            remedy = "check that it is complete and of the right kind"
         raise InputError(f"{source} cannot be loaded ({reason}): {remedy}.") from error
 
 
@@ -344,9 +337,9 @@ def _add_lora(base: Base, lora: Path) -> None:
         raise InputError("LoRAs need the package peft, which is not installed: pip install peft.")
     with _loading(lora):
         base.pipe.load_lora_weights(lora.parent, weight_name=lora.name, local_files_only=True)
-        if not base.pipe.get_active_adapters():  # diffusers only warns
-            raise InputError(f"{lora} has no weights for {base.source}: choose a LoRA made for this kind of model.")
-        base.pipe.fuse_lora()
+    if not base.pipe.get_active_adapters():  # diffusers only warns
+        raise InputError(f"{lora} has no weights for {base.source}: choose a LoRA made for this kind of model.")
+    base.pipe.fuse_lora()
     base.pipe.unload_lora_weights()
 
 
@@ -370,12 +363,13 @@ def _check_fits(base: Base) -> None:
             f"{base.source} takes {base.channels} channels where its autoencoder makes {latent}, as models for "
             "inpainting or editing do: choose a text-to-image model."
         )
-    tokenizer, width = base.pipe.tokenizer, base.pipe.text_encoder.config.vocab_size
-    if len(tokenizer) < width / 2:  # an absent vocabulary is no error to transformers 5
-        raise InputError(
-            f"{base.source} has a tokenizer of {len(tokenizer)} words for a text encoder of {width}: its tokenizer's "
-            "files are missing, so download it again."
-        )
+    for encoder, name in zip(_modules(base, "text"), ("tokenizer", "tokenizer_2"), strict=False):
+        tokenizer = getattr(base.pipe, name)
+        if len(tokenizer) < encoder.config.vocab_size / 2:  # an absent vocabulary is no error to transformers 5
+            raise InputError(
+                f"{base.source} has a tokenizer of {len(tokenizer)} words for a text encoder of "
+                f"{encoder.config.vocab_size}: the tokenizer's files are missing, so download it again."
+            )
     if base.controlnet is not None and base.family == "hunyuan-dit":
         raise InputError(f"{base.source} is a Hunyuan-DiT, for which ControlNets are not supported here: leave it out.")
 
@@ -399,16 +393,17 @@ def _modules(base: Base, part: str) -> list[nn.Module]:
 
 
 def fingerprint(base: Base) -> str:
-    """SHA-256 over the noise schedule and the first numbers of every tensor of every part, in the loaded precision.
+    """SHA-256 over the noise schedule and the first 32 numbers of every weight of every part, in the loaded precision.
 
-    Cheap (no file is read again); two models that were trained differently never share it.
+    Cheap (no file is read again), and enough to tell models apart that were trained or merged differently. Names of
+    weights stay out of it: they change between versions of the libraries.
     """
     digest = hashlib.sha256(json.dumps(_noise_schedule(base), sort_keys=True).encode())
     for part in PARTS:
         for module in _modules(base, part):
-            for name, tensor in module.state_dict().items():
-                digest.update(f"{name} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.flatten()[:32].double().cpu().numpy().tobytes())
+            for weight in module.parameters():
+                digest.update(str(tuple(weight.shape)).encode())
+                digest.update(weight.detach().flatten()[:32].double().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -416,8 +411,8 @@ def fingerprint(base: Base) -> str:
 def encode(base: Base, prompts: Sequence[str], *, batch: int = 32, uncond: dict[str, Tensor] | None = None) -> Prompts:
     """Encode prompts, ``batch`` at a time, where the text encoders are; the result is on ``base.device``.
 
-    As the model's own pipeline does it: one chunk of T tokens (longer prompts are cut, diffusers warns), and
-    parentheses are no weights. The unconditional branch is the zeroed embedding for SDXL, as in the released collection
+    As the model's own pipeline does it, and ComfyUI for a plain prompt that fits T tokens: there, parentheses are
+    weights and a longer prompt makes further chunks, here it is cut (diffusers warns). The unconditional branch is the zeroed embedding for SDXL, as in the released collection
     code, and the empty prompt for the others; ``uncond`` is that of an earlier call, not to be encoded again.
     """
     chunks = [_encode(base, list(prompts[i : i + batch])) for i in range(0, len(prompts), batch)]
