@@ -412,8 +412,9 @@ def encode(base: Base, prompts: Sequence[str], *, batch: int = 32, uncond: dict[
     """Encode prompts, ``batch`` at a time, where the text encoders are; the result is on ``base.device``.
 
     As the model's own pipeline does it, and ComfyUI for a plain prompt that fits T tokens: there, parentheses are
-    weights and a longer prompt makes further chunks, here it is cut (diffusers warns). The unconditional branch is the zeroed embedding for SDXL, as in the released collection
-    code, and the empty prompt for the others; ``uncond`` is that of an earlier call, not to be encoded again.
+    weights and a longer prompt makes further chunks, here it is cut (diffusers warns). The unconditional branch is the
+    zeroed embedding for SDXL, as in the released collection code, and the empty prompt for the others; ``uncond`` is
+    that of an earlier call, not to be encoded again.
     """
     chunks = [_encode(base, list(prompts[i : i + batch])) for i in range(0, len(prompts), batch)]
     cond = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
