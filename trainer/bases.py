@@ -403,7 +403,7 @@ def fingerprint(base: Base) -> str:
         for module in _modules(base, part):
             for weight in module.parameters():
                 digest.update(str(tuple(weight.shape)).encode())
-                digest.update(weight.detach().flatten()[:32].double().cpu().numpy().tobytes())
+                digest.update(weight.detach().flatten()[:32].cpu().double().numpy().tobytes())
     return digest.hexdigest()
 
 
