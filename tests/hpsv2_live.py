@@ -132,8 +132,8 @@ def build(config: dict, folder: Path):
 
 def package_words() -> tuple[dict[str, int], list[str]]:
     """(vocabulary with transformers' names for both ends, merges) out of the package's one file."""
-    lines = gzip.open(tokenizer.default_bpe(), "rt", encoding="utf-8").read().split("\n")
-    merges = lines[1 : 49152 - 256 - 2 + 1]
+    with gzip.open(tokenizer.default_bpe(), "rt", encoding="utf-8") as file:
+        merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
     vocabulary = dict(tokenizer._tokenizer.encoder)
     for ours, theirs in (("<|startoftext|>", "<start_of_text>"), ("<|endoftext|>", "<end_of_text>")):
         vocabulary[ours] = vocabulary.pop(theirs)
