@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         command.run(parse(command.Options, name, rest))
     except InputError as error:
         print(f"npnet {name}: {error}", file=sys.stderr)
-        return 2
+        return 1 if getattr(error.__cause__, "errno", None) else 2  # the system refused, as when the disk is full
     except (OSError, FloatingPointError) as error:  # a full disk, a missing right, a fit that diverged
         print(f"npnet {name}: {error}", file=sys.stderr)
         return 1

@@ -8,13 +8,12 @@ import json
 import logging
 import math
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,6 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from npnet_core.checkpoint import save_npnet
-from npnet_core.config import MENDED, NPNetConfig
 from npnet_core.diagnostics import prompt_dependence
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
@@ -32,16 +30,16 @@ from .batches import Batch, Batches, ahead
 from .checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from .curve import learning_curve
 from .embeddings import Embeddings, encode_missing
+from .figures import Meter, Seen, errors, totals
 from .history import History, read_history
-from .initial import common_resolution, fine_tuned, load_imagenet_swin, new_npnet
+from .initial import SHAPE, starting_net
 from .options import option, parse, required, save_config
 from .pairs import hold_out, limit_pairs, samples, select
 from .processes import Process, joined
+from .signals import stop_signals
 
 log = logging.getLogger(__name__)
 
-# Flags that shape a new net, by their names in NPNetConfig; None is what NPNetConfig says.
-SHAPE = ("resolution", "swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window", "drop_path")
 # Settings that may change when a run goes on, because no weight depends on them. The dataset is compared by its hash.
 FREE = ("dataset", "out", "skip_corrupt", "device", "workers", "checkpoint_every", "keep", "log_every")
 FREE += ("tensorboard", "wandb")
@@ -99,9 +97,9 @@ class Options:
 
     device: str | None = option(None, "cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     workers: int | None = option(None, "threads that prepare batches (default: 1 on the CPU, up to 16 for a GPU)")
-    checkpoint_every: int = option(500, "steps")
-    keep: int = option(3, "checkpoints")
-    log_every: int = option(50, "steps")
+    checkpoint_every: float = option(10.0, "minutes between checkpoints; 0: after every step")
+    keep: int = option(3, "checkpoints that are kept")
+    log_every: int = option(10, "steps between two rows of the log")
     tensorboard: bool = option(False, "log to OUT/tensorboard too")
     wandb: str | None = option(None, "log to this Weights & Biases project too")
 
@@ -205,11 +203,13 @@ def prepare(options: Options, process: Process) -> Fit:
 
 def check_options(options: Options) -> None:
     """Raise InputError for numbers that make no run."""
-    least = {"epochs": 1, "batch": 1, "accumulate": 1, "checkpoint_every": 1, "keep": 1, "log_every": 1}
-    least |= {"lr": 0, "weight_decay": 0, "warmup": 0}
+    least = {"epochs": 1, "batch": 1, "accumulate": 1, "keep": 1, "log_every": 1}
+    least |= {"lr": 0, "weight_decay": 0, "warmup": 0, "checkpoint_every": 0}
     for name, value in least.items():
         if not getattr(options, name) >= value:
             raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)} came: give at least {value}.")
+    if options.lr > 1:
+        raise InputError(f"--lr {options.lr} came: give at most 1, such as 1e-4.")
     if not 0 <= options.ema < 1:
         raise InputError(f"--ema {options.ema} came: give 0 (none) to less than 1, such as 0.999.")
     if options.clip is not None and not options.clip > 0:
@@ -263,38 +263,6 @@ def embed(options: Options, process: Process, reader: NPDReader, indices: Sequen
     return Embeddings(options.dataset, base)
 
 
-def starting_net(options: Options, reader: NPDReader, indices: Sequence[int], prompt_shape: tuple[int, int]) -> NPNet:
-    """New or from --init, for these pairs and prompt embeddings of shape (T, D)."""
-    shapes = [reader.records[i].key.shape for i in indices]
-    channels = sorted({shape[0] for shape in shapes})
-    if len(channels) > 1:
-        raise InputError(
-            f"The pairs in {options.dataset} have {' and '.join(map(str, channels))} channels: a net takes one number "
-            "of them, so make a dataset for each."
-        )
-    tokens, dim = prompt_shape
-    given = {
-        "family": reader.manifest.base_family,
-        "channels": channels[0],
-        "prompt_tokens": tokens,
-        "prompt_dim": dim,
-    }
-    if options.init is not None:
-        return fine_tuned(options.init, given, options.seed)
-    given |= {
-        "resolution": common_resolution(shape[1:] for shape in shapes),
-        "svd_branch": "svd" not in options.without,
-        "text_term": "text" not in options.without,
-        "residual_branch": "residual" not in options.without,
-        **({} if options.published_quirks else MENDED),
-        **{name: getattr(options, name) for name in SHAPE if getattr(options, name) is not None},
-    }
-    npnet = new_npnet(NPNetConfig(**given), options.seed)
-    if options.swin_weights is not None:
-        load_imagenet_swin(npnet, options.swin_weights)
-    return npnet
-
-
 def open_history(fit: Fit, start: int) -> History | None:
     """The log of the first process; from here on OUT holds this run."""
     options = fit.options
@@ -313,7 +281,7 @@ def train(fit: Fit, start: int, history: History | None) -> None:
     """Steps ``start`` to the last, logging, validating and saving on the way."""
     options, process = fit.options, fit.process
     model = wrapped(fit)
-    meter = Meter()
+    meter, saved = Meter(), time.monotonic()
     fit.npnet.train()
     bar = tqdm(total=fit.steps, initial=start, unit="step", smoothing=0.1, disable=process.rank > 0)
     prepared = closing(ahead(fit.load, planned(fit, start), workers(fit)))
@@ -343,19 +311,12 @@ def train(fit: Fit, start: int, history: History | None) -> None:
                     fit.npnet.train()
                 if history is not None and row:
                     history.add({"step": done, "epoch": fit.epoch(done)} | row)
-                stop = process.any(stopped())
-                if done % options.checkpoint_every == 0 or done == fit.steps or stop:
+                stop, due = process.any(stopped(), time.monotonic() - saved >= 60 * options.checkpoint_every)
+                if stop or due or done == fit.steps:
                     save(fit, done)
+                    saved = time.monotonic()
             if stop and done < fit.steps:
                 raise KeyboardInterrupt
-
-
-class Seen(NamedTuple):
-    """What is kept of one batch: its pairs, and per pair the squared error of the net and of the identity."""
-
-    indices: list[int]
-    error: Tensor  # [B]
-    identity: Tensor  # [B]
 
 
 def backward(fit: Fit, model: nn.Module, batches: Iterator[Batch]) -> tuple[list[Seen], Tensor]:
@@ -425,72 +386,7 @@ def workers(fit: Fit) -> int:
     return 1 if fit.process.device.type == "cpu" else min(16, max(1, (os.cpu_count() or 1) // fit.process.count))
 
 
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Within the block SIGTERM and Ctrl-C do not end the process but make the yielded function say True; a second
-    Ctrl-C ends it."""
-    received = []
-
-    def remember(number: int, frame) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 # -- figures ----------------------------------------------------------------------------------------------------------
-
-
-class Meter:
-    """Errors and speed of the steps since the last row."""
-
-    def __init__(self):
-        self._seen: list[Seen] = []
-        self._since = time.perf_counter()
-
-    def add(self, seen: list[Seen]) -> None:
-        self._seen += seen
-
-    def row(self, process: Process) -> dict[str, float]:
-        """The figures of all processes together; the next row starts here."""
-        sums = process.sum(totals(self._seen))
-        seconds = time.perf_counter() - self._since
-        self.__init__()
-        return errors("train", sums) | {"samples_per_second": sums[2].item() / seconds}
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """What happens in the block does not count for the speed."""
-        start = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - start
-
-
-def totals(seen: Sequence[Seen]) -> Tensor:
-    """[3]: sum of the net's errors, sum of the identity's, number of pairs."""
-    return torch.tensor(
-        [
-            sum(each.error.sum().item() for each in seen),
-            sum(each.identity.sum().item() for each in seen),
-            sum(len(each.error) for each in seen),
-        ],
-    )
-
-
-def errors(name: str, total: Tensor) -> dict[str, float]:
-    """Mean squared errors and the share of the target's change that the net explains, 1 − MSE / MSE of the identity."""
-    error, identity, count = total.tolist()
-    return {
-        f"{name}_mse": error / count,
-        f"{name}_identity_mse": identity / count,
-        f"{name}_explained": 1 - error / identity,
-    }
 
 
 @torch.no_grad()
@@ -545,7 +441,7 @@ def term_weights(npnet: NPNet) -> dict[str, float]:
 def save(fit: Fit, step: int) -> None:
     """Write a checkpoint after ``step`` steps, from the first process."""
     if not all(parameter.isfinite().all() for parameter in fit.npnet.parameters()):
-        raise FloatingPointError(diverged(fit, step, []))
+        raise FloatingPointError(diverged(fit, step, []))  # on every process, they have the same weights
     if fit.process.rank == 0:
         state = {name: part.state_dict() for name, part in stateful(fit).items()}
         state |= identity(fit) | {"step": step}

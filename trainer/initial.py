@@ -6,22 +6,62 @@ import dataclasses
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from npnet_core.checkpoint import load_npnet
-from npnet_core.config import NPNetConfig
+from npnet_core.config import MENDED, NPNetConfig
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
+from npnet_core.npd import NPDReader
 from npnet_core.tensorfile import check_tensors, read_tensors
 
+if TYPE_CHECKING:
+    from .fit import Options
+
 log = logging.getLogger(__name__)
+
+# Flags that shape a new net, by their names in NPNetConfig; None is what NPNetConfig says.
+SHAPE = ("resolution", "swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window", "drop_path")
 
 # Prefixes and endings in an ImageNet file that hold nothing the net uses: the classifier, and tables that are computed.
 CLASSIFIER = "head."
 COMPUTED = ("relative_position_index", "attn_mask")
+
+
+def starting_net(options: Options, reader: NPDReader, indices: Sequence[int], prompt_shape: tuple[int, int]) -> NPNet:
+    """New or from --init, for these pairs and prompt embeddings of shape (T, D)."""
+    shapes = [reader.records[i].key.shape for i in indices]
+    channels = sorted({shape[0] for shape in shapes})
+    if len(channels) > 1:
+        raise InputError(
+            f"The pairs in {options.dataset} have {' and '.join(map(str, channels))} channels: a net takes one number "
+            "of them, so make a dataset for each."
+        )
+    tokens, dim = prompt_shape
+    given = {
+        "family": reader.manifest.base_family,
+        "channels": channels[0],
+        "prompt_tokens": tokens,
+        "prompt_dim": dim,
+    }
+    if options.init is not None:
+        return fine_tuned(options.init, given, options.seed)
+    given |= {
+        "resolution": common_resolution(shape[1:] for shape in shapes),
+        "svd_branch": "svd" not in options.without,
+        "text_term": "text" not in options.without,
+        "residual_branch": "residual" not in options.without,
+        **({} if options.published_quirks else MENDED),
+        **{name: getattr(options, name) for name in SHAPE if getattr(options, name) is not None},
+    }
+    npnet = new_npnet(NPNetConfig(**given), options.seed)
+    if options.swin_weights is not None:
+        load_imagenet_swin(npnet, options.swin_weights)
+    return npnet
 
 
 def new_npnet(config: NPNetConfig, seed: int) -> NPNet:

@@ -33,9 +33,9 @@ class Process:
         dist.all_reduce(total)
         return total
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is set in one of the processes."""
-        return bool(self.sum(torch.tensor(float(flag))))
+    def any(self, *flags: bool) -> list[bool]:
+        """Of each flag, whether it is set in one of the processes."""
+        return self.sum(torch.tensor(flags, dtype=torch.float32)).bool().tolist()
 
     def gather(self, values: list[T]) -> list[T]:
         """The lists of all processes, one after the other."""
