@@ -2,94 +2,133 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import itertools
 import json
 import os
 import random
 import signal
+import tempfile
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import torch
-from npnet_core.preference import KINDS, Scorer, load_scorer
-from npnet_core.selection import keep_pair
 from torch import Tensor
 from tqdm import tqdm
 
 from npnet_core.errors import InputError
-from npnet_core.npd import Manifest, NPDWriter, PairKey
-from npnet_core.redenoise import INVERSIONS, redenoise
+from npnet_core.npd import Manifest, NPDWriter, PairKey, read_manifest
+from npnet_core.preference import Scorer
+from npnet_core.redenoise import check_levels, redenoise
+from npnet_core.selection import keep_pair
 
 from . import bases
 from .bases import PRESETS, SAMPLERS, SPACINGS, Base, Prompts, Schedule
 from .options import option, required, save_config
+from .processes import find_device
 from .prompts import read_prompts
+from .scorers import HELP as SCORERS
+from .scorers import load_scorers
 
-PART = 64  # pairs per file, and the most that a kill can lose
-ROW = 500  # bytes of one pair's line
+PAIRS_PER_PART = 64
+PURE_NOISE = 4.8973451890853435e-08  # the ᾱ that ComfyUI gives to ᾱ = 0, so that its sigma is a number (4519)
+COMPARED = ("base_fingerprint", "precision", "sampler", "steps", "spacing", "scorers")  # of what a manifest records
 
 
 @dataclass(frozen=True)
 class Options:
-    """Make pairs of noises for prompts: the source, and what re-denoising makes of it, both scored by their images.
+    """Make pairs of noises for prompts: a source, and what re-denoising makes of it, both scored by their images.
 
-    npnet collect --preset sdxl --base models/sdxl-base --prompts prompts.txt --out datasets/sdxl
-    npnet collect --preset sdxl --base models/sdxl-base --prompts prompts.txt --out datasets/sdxl --worker 0/4
+    npnet collect --base models/sdxl-base --prompts prompts.txt --out datasets/sdxl
+    npnet collect --base models/sdxl-base --prompts prompts.txt --out datasets/sdxl --worker 0/4
     torchrun --nproc-per-node 4 -m trainer collect --config collect.toml
 
-    Stopped at any moment and started again with the same command it goes on where it was.
+    Stopped at any moment and started again with the same command it goes on where it was. Every pair is kept, with its
+    scores: `npnet fit` selects.
     """
 
     base: str = required("diffusers folder, single file or hub id of the base model")
     prompts: Path = required("txt, csv, tsv, json, jsonl or parquet file")
     out: Path = required("the dataset's folder")
-    column: str | None = option(None, "the prompt file's column (default: prompt)")
+    column: str = option("prompt", "the prompt file's column")
+    seeds: tuple[int, ...] = option((0, 1024), "first and last of the seeds that are drawn for each prompt")
+    seeds_per_prompt: int = option(1, "how many are drawn, the same for a prompt every time")
+    scorer: tuple[str, ...] = option(("hpsv2",), SCORERS)
+
     preset: Literal["sdxl", "dreamshaper-xl-turbo", "hunyuan-dit"] = option("sdxl", "the paper's settings")
-    first_seed: int = option(0, "seeds are drawn from first-seed …")
-    last_seed: int = option(1024, "… to last-seed, the same for a prompt every time")
-    seeds_per_prompt: int = option(1, "pairs per prompt")
-    scorer: tuple[str, ...] = option(
-        ("hpsv2",), f"KIND or KIND=FILE, several at once, or none; kinds: {', '.join(KINDS)}"
-    )
-    steps: int | None = option(None, "steps of the schedule (default: the preset's)")
-    cfg: float | None = option(None, "guidance of denoising step and images (default: the preset's)")
-    inversion_cfg: float | None = option(None, "guidance of the inversion step (default: the preset's)")
-    rounds: int = option(1, "how often the target is re-denoised again")
-    inversion: Literal["exact", "released"] = option(INVERSIONS[0], "the paper's formula, or its authors' code's")
     sampler: str | None = option(None, f"one of {', '.join(SAMPLERS)} (default: the preset's)")
-    spacing: str | None = option(None, f"one of {', '.join(SPACINGS)} (default: the model's own)")
-    height: int | None = option(None, "pixels (default: the model's own size)")
-    width: int | None = option(None, "pixels (default: the model's own size)")
-    batch: int = option(4, "pairs at once; two images each")
-    worker: str | None = option(None, "I/N: this process makes part I of N, from 0 (torchrun sets it by itself)")
+    steps: int | None = option(None, "of the schedule (default: the preset's)")
+    spacing: str | None = option(None, f"of the steps, one of {', '.join(SPACINGS)} (default: the base model's own)")
+    cfg: float | None = option(None, "guidance of the denoising step and of the images (default: the preset's)")
+    inversion_cfg: float | None = option(None, "guidance of the inversion step (default: the preset's)")
+    rounds: int = option(1, "how often re-denoising is repeated")
+    inversion: Literal["exact", "released"] = option("exact", "the paper's formula, or what its authors' code computes")
+    height: int | None = option(None, "of the images in pixels (default: the base model's own)")
+    width: int | None = option(None, "of the images in pixels (default: the base model's own)")
+
+    batch: int = option(4, "pairs at once; each is two images")
+    worker: str | None = option(None, "I/N: make part I of N, counted from 0 (torchrun says it by itself)")
+    limit: int | None = option(None, "make only the first so many pairs, over all workers")
+    save_images: bool = option(False, "keep both images of every pair in OUT/images")
+    dry_run: bool = option(False, "make two batches, keep nothing, say how long all will take and how large it will be")
     device: str | None = option(None, "cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     precision: Literal["fp32", "fp16", "bf16"] | None = option(None, "of the base model (default: fp16 on a GPU)")
     base_config: str | None = option(None, "for a single-file base model: a diffusers folder or hub id of its kind")
-    limit: int | None = option(None, "stop after so many pairs")
-    save_images: bool = option(False, "keep both images of every pair in OUT/images")
-    dry_run: bool = option(False, "make one batch, write nothing, say how long it will take and how large it will be")
+    lora: Path | None = option(None, "a LoRA to add to the base model")
+
+    def __post_init__(self) -> None:
+        if len(self.seeds) != 2 or not 0 < self.seeds_per_prompt <= len(seed_range(self.seeds)):
+            raise InputError(
+                f"{self.seeds_per_prompt} seeds per prompt from --seeds {' '.join(map(str, self.seeds))} came: give "
+                "the first and the last seed, and ask for no more than lie between them."
+            )
+        for name in ("batch", "limit"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)} came: give at least 1.")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every pair of a run is made."""
+    """How every pair of a run is made.
 
-    schedule: Schedule
-    cfg: float
-    inversion_cfg: float
-    rounds: int
-    inversion: str
-    height: int
-    width: int
+    Args:
+        schedule: its first levels are re-denoised between, and both images are sampled on it.
+        cfg: guidance of the denoising step and of the images (w_l).
+        inversion_cfg: guidance of the inversion step (w_w).
+        rounds, inversion: as in :func:`npnet_core.redenoise.redenoise`.
+        height, width: of the images in pixels; None for the base model's own.
+
+    Raises:
+        InputError: for no round.
+    """
+
+    schedule: Schedule = Schedule("ddim", 10)
+    cfg: float = 5.5
+    inversion_cfg: float = 1.0
+    rounds: int = 1
+    inversion: str = "exact"
+    height: int | None = None
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise InputError(f"Re-denoising {self.rounds} times makes no pair: use at least 1 round.")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """One batch: source and target noises [B, C, h, w], their images [B, H, W, 3] and scores; None without scorers."""
+    """One batch.
+
+    Args:
+        source, target: noises [B, C, h, w].
+        images: [B, H, W, 3] in 0..1 of both; None if nobody needed them.
+        scores: scorer → raw scores [B] of both.
+    """
 
     source: Tensor
     target: Tensor
@@ -98,25 +137,37 @@ class Pairs:
 
 
 def run(options: Options) -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: finished pairs are written
     worker, workers = this_worker(options.worker)
-    prompts = read_prompts(options.prompts, options.column)[worker::workers]
+    recipe = recipe_from(options)
+    prompts = read_prompts(options.prompts, options.column)
     base = bases.load_base(
         options.base,
         config=options.base_config,
-        device=options.device or default_device(),
+        device=find_device(options.device),
         precision=options.precision,
+        lora=options.lora,
     )
-    recipe = recipe_from(options, base)
-    scorers = load_scorers(options.scorer, base.device)
-    keys = pair_keys(prompts, options, bases.latent_shape(base, recipe.height, recipe.width))
-    if options.dry_run:
-        print(estimate(base, scorers, recipe, keys, options.batch))
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is finished is written
-    with NPDWriter(options.out, manifest(base, recipe), worker=f"{worker}of{workers}", pairs_per_part=PART) as writer:
-        save_config(options, options.out / "collect.toml")
-        images = options.out / "images" if options.save_images else None
-        collect(base, scorers, recipe, keys, writer, batch=options.batch, images=images)
+    shape = bases.latent_shape(base, recipe.height, recipe.width)
+    keys = pair_keys(prompts, seed_range(options.seeds), options.seeds_per_prompt, shape)[: options.limit]
+    keys = share_of(keys, worker, workers)
+    scorers = load_scorers(options.scorer, base)
+    settings = manifest(base, recipe, [scorer.kind for scorer in scorers])
+    try:
+        if options.dry_run:
+            print(estimate(base, scorers, recipe, keys, batch=options.batch, images=options.save_images))
+            return
+        with open_dataset(options.out, settings, worker=f"{worker}of{workers}") as writer:
+            save_config(resolved(options, recipe, base), options.out / f"collect-{worker}of{workers}.toml")
+            images = options.out / "images" if options.save_images else None
+            collect(base, scorers, recipe, keys, writer, batch=options.batch, images=images)
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"The memory of {base.device} does not hold {options.batch} pairs at once: use a smaller --batch."
+        ) from error
+
+
+# -- what a run makes -------------------------------------------------------------------------------------------------
 
 
 def this_worker(worker: str | None) -> tuple[int, int]:
@@ -133,85 +184,127 @@ def this_worker(worker: str | None) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def default_device() -> str:
-    """A GPU if there is one, under torchrun each process its own."""
-    if torch.cuda.is_available():
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def seed_range(seeds: Sequence[int]) -> range:
+    """First and last seed → all of them."""
+    return range(seeds[0], seeds[-1] + 1)
 
 
-def recipe_from(options: Options, base: Base) -> Recipe:
+def recipe_from(options: Options) -> Recipe:
     """The preset, and over it what was asked for.
 
     Raises:
         InputError: for settings that make no schedule.
     """
     preset = PRESETS[options.preset]
+    schedule = {"sampler": options.sampler, "steps": options.steps, "spacing": options.spacing}
     return Recipe(
-        schedule=Schedule(
-            options.sampler or preset.schedule.sampler,
-            preset.schedule.steps if options.steps is None else options.steps,
-            options.spacing or preset.schedule.spacing,
-        ),
+        schedule=dataclasses.replace(preset.schedule, **{k: v for k, v in schedule.items() if v is not None}),
         cfg=preset.cfg if options.cfg is None else options.cfg,
         inversion_cfg=preset.inversion_cfg if options.inversion_cfg is None else options.inversion_cfg,
         rounds=options.rounds,
         inversion=options.inversion,
-        height=options.height or base.size,
-        width=options.width or base.size,
+        height=options.height,
+        width=options.width,
     )
 
 
-def load_scorers(names: Sequence[str], device: torch.device) -> list[Scorer]:
-    """Preference models from ``KIND`` or ``KIND=FILE``; ``none`` is none.
-
-    Raises:
-        InputError: for an unknown kind, or as :func:`npnet_core.preference.load_scorer`.
-    """
-    if tuple(names) == ("none",):
-        return []
-    pairs = [name.partition("=") for name in names]
-    return [load_scorer(kind, Path(path) if path else None, device) for kind, _, path in pairs]
-
-
-def pair_keys(prompts: Sequence[str], options: Options, shape: tuple[int, int, int]) -> list[PairKey]:
-    """Every pair of this worker. A prompt's seeds follow from the prompt alone, so no worker has to know another.
-
-    Raises:
-        InputError: for a seed range with fewer seeds than each prompt gets.
-    """
-    seeds = range(options.first_seed, options.last_seed + 1)
-    if not 0 < options.seeds_per_prompt <= len(seeds):
-        raise InputError(
-            f"{options.seeds_per_prompt} seeds per prompt from {options.first_seed} to {options.last_seed} came: "
-            "ask for at least one and no more than the range has."
-        )
-    keys = (
-        PairKey(prompt, seed, shape)
-        for prompt in prompts
-        for seed in sorted(random.Random(prompt).sample(seeds, options.seeds_per_prompt))
+def resolved(options: Options, recipe: Recipe, base: Base) -> Options:
+    """The options with everything said that the preset and the base model had left open."""
+    _, height, width = bases.latent_shape(base, recipe.height, recipe.width)
+    return dataclasses.replace(
+        options,
+        **dataclasses.asdict(recipe.schedule),
+        cfg=recipe.cfg,
+        inversion_cfg=recipe.inversion_cfg,
+        height=height * base.pixels,
+        width=width * base.pixels,
     )
-    return list(itertools.islice(keys, options.limit))
 
 
-def manifest(base: Base, recipe: Recipe) -> Manifest:
-    """What every pair of the dataset has in common."""
-    first, second = bases.levels(base, recipe.schedule)[:2]
+def pair_keys(prompts: Sequence[str], seeds: range, count: int, shape: tuple[int, int, int]) -> list[PairKey]:
+    """Every pair of a dataset: ``count`` seeds for each prompt, those of one prompt side by side."""
+    return [PairKey(prompt, seed, shape) for prompt in prompts for seed in draw_seeds(prompt, seeds, count)]
+
+
+def draw_seeds(prompt: str, seeds: range, count: int) -> list[int]:
+    """``count`` different seeds that follow from the prompt alone, uniform; asking for more keeps those there were."""
+    generator = random.Random(prompt)  # the two functions whose numbers Python promises to keep: seed() and random()
+    drawn: dict[int, None] = {}
+    while len(drawn) < count:
+        drawn[seeds[int(generator.random() * len(seeds))]] = None
+    return list(drawn)
+
+
+def share_of(keys: Sequence[PairKey], worker: int, workers: int) -> list[PairKey]:
+    """The pairs of every n-th prompt, so that no two workers encode the same one."""
+    by_prompt = itertools.groupby(keys, key=lambda key: key.prompt)
+    return [key for i, (_, group) in enumerate(by_prompt) if i % workers == worker for key in group]
+
+
+def batches(keys: Sequence[PairKey], size: int) -> Iterator[list[PairKey]]:
+    """At most ``size`` neighbours at a time. A prompt is split between batches only if one cannot hold it, and then
+    shares none with another: so the numbers of a batch do not depend on which batches this process has made before.
+    """
+    batch: list[PairKey] = []
+    for _, group in itertools.groupby(keys, key=lambda key: key.prompt):
+        pairs = list(group)
+        if batch and len(batch) + len(pairs) > size:
+            yield batch
+            batch = []
+        if len(pairs) > size:
+            yield from (pairs[i : i + size] for i in range(0, len(pairs), size))
+        else:
+            batch += pairs
+    if batch:
+        yield batch
+
+
+def manifest(base: Base, recipe: Recipe, scorers: Sequence[str]) -> Manifest:
+    """What all pairs of a dataset have in common.
+
+    Args:
+        scorers: their kinds.
+
+    Raises:
+        InputError: for a schedule that cannot be re-denoised on.
+    """
+    levels = bases.levels(base, recipe.schedule)
+    check_levels(levels, recipe.inversion)
+    alphas = [max(level.alpha, PURE_NOISE**0.5) for level in levels[:2]]
     return Manifest(
         base_family=base.family,
-        sigmas=(first.sigma / first.alpha, second.sigma / second.alpha),
+        sigmas=tuple(level.sigma / alpha for level, alpha in zip(levels, alphas, strict=False)),
         cfg=recipe.cfg,
         inversion_cfg=recipe.inversion_cfg,
         inversion=recipe.inversion,
         rounds=recipe.rounds,
         recorded={
             "base_model": base.source,
-            "base_fingerprint": bases.fingerprint(base),
-            "sampler": recipe.schedule.sampler,
-            "steps": recipe.schedule.steps,
-            "spacing": recipe.schedule.spacing,
+            "base_fingerprint": bases.fingerprint(base)[:16],
+            "precision": str(base.dtype).removeprefix("torch."),
+            **dataclasses.asdict(recipe.schedule),
+            "scorers": list(scorers),
+            "versions": {name: version(name) for name in ("torch", "diffusers")},
         },
     )
+
+
+def open_dataset(folder: Path, settings: Manifest, worker: str) -> NPDWriter:
+    """A writer for a new dataset, or for one that was begun with these very settings.
+
+    Raises:
+        InputError: as :class:`npnet_core.npd.NPDWriter`; if images were made or scored differently (it says how).
+    """
+    writer = NPDWriter(folder, settings, worker=worker, pairs_per_part=PAIRS_PER_PART)
+    ours, theirs = settings.recorded, read_manifest(folder).recorded
+    differing = [name for name in COMPARED if theirs.get(name) != ours[name]]
+    if differing:
+        named = "; ".join(f"{name} {theirs.get(name)}, not {ours[name]}" for name in differing)
+        raise InputError(f"{folder} already holds another run ({named}): use its settings or another folder.")
+    return writer
+
+
+# -- making it --------------------------------------------------------------------------------------------------------
 
 
 def collect(
@@ -226,114 +319,121 @@ def collect(
 ) -> None:
     """Make the pairs that are not there yet and write them, with a progress bar.
 
-    Batches are always the same pairs, whatever was there before, so that a run that was stopped ends with the same
-    numbers as one that was not.
+    Batches are the same whatever was there before, so a run that was stopped ends with the numbers of one that was not.
 
     Args:
-        keys: the pairs, of one shape; those of one prompt side by side, so that it is encoded once.
+        keys: the pairs, of one shape, those of one prompt side by side.
         batch: pairs at once.
-        images: a folder for all images, or None.
+        images: a folder for the images of all pairs, or None.
     """
+    missing = [chunk for chunk in batches(keys, batch) if not all(key in writer for key in chunk)]
     kept = scored = 0
-    prompts = PromptCache(base)
-    with tqdm(total=len(keys), unit="pair", smoothing=0.1) as progress:
-        for chunk in batches(keys, batch):
-            if all(key in writer for key in chunk):
-                progress.update(len(chunk))
-                progress.initial += len(chunk)  # does not count for the speed
-                continue
-            pairs = make_pairs(base, scorers, recipe, chunk, prompts(chunk))
+    with tqdm(
+        total=len(keys),
+        initial=len(keys) - sum(map(len, missing)),
+        unit="pair",
+        smoothing=0.1,
+        position=int(os.environ.get("LOCAL_RANK", 0)),
+    ) as progress:
+        for chunk, prompts in encoded(base, missing):
+            pairs = make_pairs(base, scorers, recipe, chunk, prompts, with_images=images is not None)
             for i, key in enumerate(chunk):
-                scores = {kind: (s[i].item(), t[i].item()) for kind, (s, t) in pairs.scores.items()}
-                writer.add(pairs.source[i], pairs.target[i], prompt=key.prompt, seed=key.seed, scores=scores)
+                scores = {kind: (source[i].item(), target[i].item()) for kind, (source, target) in pairs.scores.items()}
                 if images is not None:
-                    save_images(images, key, pairs.images, i, scores)
+                    save_images(images, key, [side[i] for side in pairs.images], scores)
+                writer.add(pairs.source[i], pairs.target[i], prompt=key.prompt, seed=key.seed, scores=scores)
             if pairs.scores:
-                agreed = torch.stack([keep_pair(s, t, 0.0) for s, t in pairs.scores.values()]).all(0)
-                kept, scored = kept + int(agreed.sum()), scored + len(chunk)
-                progress.set_postfix_str(f"{kept / scored:.0%} kept at margin 0")
+                agreed = [keep_pair(source, target, 0.0) for source, target in pairs.scores.values()]
+                kept, scored = kept + int(torch.stack(agreed).all(0).sum()), scored + len(chunk)
+                progress.set_postfix_str(f"{kept / scored:.0%} kept at margin 0", refresh=False)
             progress.update(len(chunk))
 
 
-def batches(keys: Sequence[PairKey], size: int) -> Iterator[Sequence[PairKey]]:
-    return (keys[i : i + size] for i in range(0, len(keys), size))
-
-
-class PromptCache:
-    """Encodes each distinct prompt once; remembers no more than the last batch, where the next one may begin."""
-
-    def __init__(self, base: Base):
-        self.base, self.uncond, self.known = base, None, {}
-
-    def __call__(self, keys: Sequence[PairKey]) -> Prompts:
-        texts = list(dict.fromkeys(key.prompt for key in keys))
-        if new := [text for text in texts if text not in self.known]:
-            encoded = bases.encode(self.base, new, uncond=self.uncond)
-            self.uncond = encoded.uncond
-            self.known |= {text: encoded[i : i + 1] for i, text in enumerate(new)}
-        self.known = {text: self.known[text] for text in texts}
-        return bases.join([self.known[key.prompt] for key in keys])
+def encoded(base: Base, chunks: Sequence[Sequence[PairKey]]) -> Iterator[tuple[Sequence[PairKey], Prompts]]:
+    """Each chunk of :func:`batches` with its prompts; a distinct prompt is encoded once, and so is the empty one."""
+    texts, prompts, uncond = [], None, None
+    for chunk in chunks:
+        distinct = list(dict.fromkeys(key.prompt for key in chunk))
+        if distinct != texts:
+            texts, prompts = distinct, bases.encode(base, distinct, uncond=uncond)
+            uncond = prompts.uncond
+        yield chunk, prompts[[texts.index(key.prompt) for key in chunk]]
 
 
 def make_pairs(
-    base: Base, scorers: Sequence[Scorer], recipe: Recipe, keys: Sequence[PairKey], prompts: Prompts
+    base: Base,
+    scorers: Sequence[Scorer],
+    recipe: Recipe,
+    keys: Sequence[PairKey],
+    prompts: Prompts,
+    *,
+    with_images: bool = False,
 ) -> Pairs:
-    """One batch of Algorithm 1. At n steps it costs 2n + ½ guided evaluations per pair and 1½ more per further round,
-    because the first denoising step serves both the pair and the source's image; without scorers 1½ per round.
+    """One batch of Algorithm 1: both noises, and if there are scorers or ``with_images``, both images and their scores.
+
+    At n steps a pair costs 2n + ½ guided evaluations, because the first denoising step serves both the pair and the
+    source's image, and every further round 1½ more; 1½ per round without images.
     """
     seeds = [key.seed for key in keys]
     source = bases.initial_noise(base, seeds, recipe.height, recipe.width).to(base.device)
     target, first_denoised = redenoise(
         bases.denoiser(base, prompts),
         source,
-        bases.levels(base, recipe.schedule)[:3],
+        bases.levels(base, recipe.schedule),
         cfg=recipe.cfg,
         inversion_cfg=recipe.inversion_cfg,
         rounds=recipe.rounds,
         inversion=recipe.inversion,
     )
-    if not scorers:
+    if not scorers and not with_images:
         return Pairs(source, target, None, {})
+    both = [*range(len(keys)), *range(len(keys))]
     latents = bases.sample(
         base,
         torch.cat([source, target]),
-        prompts[[*range(len(keys)), *range(len(keys))]],
+        prompts[both],
         recipe.schedule,
         recipe.cfg,
         seeds=seeds + seeds,
         first_denoised=first_denoised if bases.shares_first(base, recipe.schedule) else None,
     )
     images = bases.decode(base, latents, batch=len(latents))
-    texts = [key.prompt for key in keys]
-    scores = {scorer.kind: scorer.score(images, texts + texts).chunk(2) for scorer in scorers}
+    texts = [keys[i].prompt for i in both]
+    scores = {scorer.kind: scorer.score(images, texts).chunk(2) for scorer in scorers}
     return Pairs(source, target, images.chunk(2), scores)
 
 
-def save_images(folder: Path, key: PairKey, images: tuple[Tensor, Tensor], i: int, scores: dict) -> None:
-    """Two PNGs of one pair, with prompt, seed and scores in their metadata."""
+def save_images(folder: Path, key: PairKey, images: Sequence[Tensor], scores: dict[str, tuple[float, float]]) -> None:
+    """Source's and target's image [H, W, 3] as PNGs; what made them is in their text chunk ``npnet``."""
     from PIL import Image, PngImagePlugin
 
     folder.mkdir(exist_ok=True)
-    for place, (name, batch) in enumerate(zip(("source", "target"), images, strict=True)):
-        info = PngImagePlugin.PngInfo()
-        own_scores = {kind: values[place] for kind, values in scores.items()}
-        info.add_itxt(
-            "npnet", json.dumps({"prompt": key.prompt, "seed": key.seed, "noise": name, "scores": own_scores})
-        )
-        pixels = (batch[i] * 255).round().to(torch.uint8).numpy()
-        stem = f"{zlib.crc32(key.prompt.encode()):08x}-{key.seed}"
-        Image.fromarray(pixels).save(folder / f"{stem}-{name}.png", pnginfo=info)
+    stem = f"{hashlib.sha256(key.prompt.encode()).hexdigest()[:16]}-{key.seed}"
+    for side, (name, image) in enumerate(zip(("source", "target"), images, strict=True)):
+        about = {"prompt": key.prompt, "seed": key.seed, "noise": name}
+        about["scores"] = {kind: pair[side] for kind, pair in scores.items()}
+        text = PngImagePlugin.PngInfo()
+        text.add_itxt("npnet", json.dumps(about, ensure_ascii=False))
+        pixels = (image * 255).round().to(torch.uint8).numpy()
+        Image.fromarray(pixels).save(folder / f"{stem}-{name}.png", pnginfo=text)
 
 
-def estimate(base: Base, scorers: Sequence[Scorer], recipe: Recipe, keys: Sequence[PairKey], batch: int) -> str:
-    """Time and disk for all pairs, from one batch that is made and thrown away."""
-    chunk = keys[:batch]
-    prompts = PromptCache(base)(chunk)
-    start = time.perf_counter()
-    pairs = make_pairs(base, scorers, recipe, chunk, prompts)
-    seconds = (time.perf_counter() - start) / len(chunk) * len(keys)
-    size = 2 * pairs.source[0].numel() * 2 + ROW  # two noises in fp16
+def estimate(
+    base: Base, scorers: Sequence[Scorer], recipe: Recipe, keys: Sequence[PairKey], *, batch: int, images: bool
+) -> str:
+    """Time and disk for all pairs, from two batches that are made in a temporary folder; the first warms up."""
+    if not keys:
+        return "0 pairs: there are more workers than prompts"
+    settings = manifest(base, recipe, [scorer.kind for scorer in scorers])
+    with tempfile.TemporaryDirectory() as folder:
+        for number, chunk in enumerate(itertools.islice(batches(keys, batch), 2)):
+            out = Path(folder, str(number))
+            start = time.perf_counter()
+            with NPDWriter(out, settings, worker="dry-run") as writer:
+                collect(base, scorers, recipe, chunk, writer, batch=batch, images=out / "images" if images else None)
+            seconds = (time.perf_counter() - start) / len(chunk)
+            size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / len(chunk)
     return (
-        f"{len(keys)} pairs: about {seconds / 3600:.1f} hours at {len(keys) / seconds:.2f} pairs per second, "
-        f"{len(keys) * size / 1e9:.2f} GB without images"
+        f"{len(keys)} pairs: {tqdm.format_interval(seconds * len(keys))} at {1 / seconds:.3g} pairs per second, "
+        f"{size * len(keys) / 1e9:.3g} GB"
     )

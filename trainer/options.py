@@ -94,7 +94,7 @@ def save_config(options, path: Path) -> None:
 
 def _kind(hint) -> tuple[type, bool, tuple | None]:
     """(type of one value, whether there are several, choices) of a field's type hint."""
-    if isinstance(hint, types.UnionType):  # X | None
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # X | None
         hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
     if typing.get_origin(hint) is tuple:
         kind, _, choices = _kind(typing.get_args(hint)[0])
@@ -113,7 +113,7 @@ def _flag(hint, field: dataclasses.Field) -> dict:
         text += f" (default: {' '.join(map(str, default)) if several else default})"
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction, "help": text}
-    metavar = None if choices else field.name.rpartition("_")[2].upper()
+    metavar = None if choices else "N" if kind is int else field.name.rpartition("_")[2].upper()
     return {"type": kind, "choices": choices, "nargs": "+" if several else None, "help": text, "metavar": metavar}
 
 

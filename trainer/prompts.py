@@ -1,92 +1,140 @@
-"""Prompt sets from the users' own files: txt, csv, json, jsonl, parquet."""
+"""Prompt sets from the users' own files: txt, csv, tsv, json, jsonl, parquet."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from npnet_core.errors import InputError
 
+KINDS = ".txt, .csv, .tsv, .json, .jsonl or .parquet"
 
-def read_rows(path: Path) -> list[dict[str, object]]:
-    """The rows of a prompt file, in order. The lines of a txt and the strings of a JSON list are in column ``prompt``.
+Row = dict[str, object]
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """The rows of a prompt file, in order, each with the names of its columns.
+
+    A line of a txt and a bare string in a json or jsonl are rows whose only column is ``prompt``. Columns of a parquet
+    file that hold pictures (binary) are left out.
 
     Args:
-        path: ``.txt``, ``.csv``, ``.tsv``, ``.json`` (a list), ``.jsonl`` or ``.parquet``, text in UTF-8.
+        path: a file of one of :data:`KINDS`, its text in UTF-8, with or without a byte order mark.
 
     Raises:
         InputError: the file is missing, not UTF-8, of another kind, or cannot be parsed.
     """
     path = Path(path)
+    kind = path.suffix.lower()
     if not path.is_file():
-        raise InputError(f"There is no prompt file {path}: give a txt, csv, tsv, json, jsonl or parquet file.")
-    if path.suffix == ".parquet":
+        raise InputError(f"There is no prompt file {path}: name a {KINDS} file.")
+    if kind == ".parquet":
         return _read_parquet(path)
+    if kind not in READERS:
+        raise InputError(f"The prompt file {path} ends in {kind or 'nothing'}: give a {KINDS} file.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}): save it again as UTF-8.") from error
-    if path.suffix == ".txt":
-        return [{"prompt": line.strip()} for line in text.splitlines() if line.strip()]
-    if path.suffix in (".csv", ".tsv"):
-        # the csv module keeps commas and line breaks inside quotes
-        return list(csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if path.suffix == ".tsv" else ","))
+        raise InputError(f"The prompt file {path} is not UTF-8 (at byte {error.start}): save it as UTF-8.") from error
     try:
-        if path.suffix == ".json":
-            return [row if isinstance(row, dict) else {"prompt": row} for row in json.loads(text)]
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (json.JSONDecodeError, TypeError) as error:
-        raise InputError(f"{path} is not a {path.suffix[1:]} of prompts ({error}): check its lines.") from error
-    raise InputError(f"{path} ends in {path.suffix or 'nothing'}: give a txt, csv, tsv, json, jsonl or parquet file.")
+        rows = READERS[kind](text)
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"The prompt file {path} is not {kind[1:]} ({error}): check how it was made.") from error
+    return [row if isinstance(row, dict) else {"prompt": row} for row in rows]
 
 
-def read_prompts(path: Path, column: str | None = None) -> list[str]:
-    """The distinct prompts of a file, in the order of their first appearance.
+def read_prompts(path: str | Path, column: str | None = None) -> list[str]:
+    """The distinct prompts of a file, in the order of their first appearance; empty cells are no prompts.
 
     Args:
-        column: where the prompts are; by default ``prompt``, in any case.
+        column: where the prompts are; by default ``prompt``, in upper or lower case.
 
     Raises:
-        InputError: as :func:`read_rows`, for a missing column, and where no prompt is left.
+        InputError: as :func:`read_rows`; for a missing column, a cell that is no text, or no prompt at all.
     """
     rows = read_rows(path)
-    key = find_column(path, rows, column, "prompt")
-    prompts = list(dict.fromkeys(str(row[key]).strip() for row in rows if row.get(key) is not None))
-    prompts = [prompt for prompt in prompts if prompt]
+    name = find_column(path, rows, column or "prompt")
+    prompts = {prompt_of(path, number, row.get(name)): None for number, row in enumerate(rows, start=1)}
+    prompts.pop("", None)
     if not prompts:
-        raise InputError(f"{path} has no prompt in column {key}: put at least one there.")
-    return prompts
+        raise InputError(f"The prompt file {path} has no prompt in column {name}: put at least one there.")
+    return list(prompts)
 
 
-def find_column(path: Path, rows: list[dict[str, object]], column: str | None, default: str) -> str:
-    """The name of a column as the file spells it.
+def find_column(path: str | Path, rows: list[Row], name: str) -> str:
+    """The name of a column as the file spells it; ``name`` may be in another case where that is not ambiguous.
 
     Raises:
         InputError: if there is none of that name, or no row at all.
     """
-    names = _names(rows)
+    names = list(dict.fromkeys(key for row in rows for key in row))
     if not names:
-        raise InputError(f"{path} is empty: put at least one prompt there.")
-    wanted = column or default
-    for name in names:
-        if name == wanted or (column is None and name.lower() == wanted):
-            return name
-    raise InputError(f"{path} has no column {wanted}: it has {', '.join(names)}; name one of them with --column.")
+        raise InputError(f"The prompt file {path} is empty: put at least one prompt there.")
+    found = [key for key in names if key == name] or [key for key in names if key.lower() == name.lower()]
+    if len(found) != 1:
+        raise InputError(
+            f"The prompt file {path} has no column {name}: it has {', '.join(names)}, so name one of them (--column)."
+        )
+    return found[0]
 
 
-def _names(rows: Iterable[dict[str, object]]) -> list[str]:
-    return list(dict.fromkeys(str(name) for row in rows for name in row if name is not None))
+def prompt_of(path: str | Path, number: int, cell: object) -> str:
+    """The prompt in one cell, without the white space around it; "" for an empty cell.
+
+    Raises:
+        InputError: if it holds no text, or half a character, which no text encoder reads.
+    """
+    prompt = "" if cell is None else cell
+    if not isinstance(prompt, str):
+        raise InputError(f"Row {number} of {path} has {cell!r} where a prompt belongs: give a text.")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"Row {number} of {path} has half a character ({prompt!r}): write it anew.") from error
+    return prompt.strip()
 
 
-def _read_parquet(path: Path) -> list[dict[str, object]]:
+def _read_txt(text: str) -> list[str]:
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def _read_csv(text: str, delimiter: str = ",") -> list[Row]:
+    """The csv module keeps delimiters and line breaks inside quotes."""
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    for number, row in enumerate(rows, start=1):
+        if None in row:
+            raise ValueError(f"row {number} has more cells than the first line: put prompts with commas into quotes")
+    return rows
+
+
+def _read_tsv(text: str) -> list[Row]:
+    return _read_csv(text, "\t")
+
+
+def _read_json(text: str) -> list[Row | str]:
+    rows = json.loads(text)
+    if not isinstance(rows, list):
+        raise ValueError(f"it holds a {type(rows).__name__} and not a list")
+    return rows
+
+
+def _read_jsonl(text: str) -> list[Row | str]:
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
+READERS = {".txt": _read_txt, ".csv": _read_csv, ".tsv": _read_tsv, ".json": _read_json, ".jsonl": _read_jsonl}
+
+
+def _read_parquet(path: Path) -> list[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path).to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = [field.name for field in file.schema_arrow if "binary" not in str(field.type)]
+            return file.read(names).to_pylist()
     except pyarrow.ArrowException as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is not a parquet file ({reason}): check how it was made.") from error
+        raise InputError(f"The prompt file {path} is not parquet ({reason}): check how it was made.") from error
