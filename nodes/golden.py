@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import comfy.model_management
 import comfy.ops
 import folder_paths
-import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
@@ -118,7 +117,7 @@ def starts_from_noise(guider, sampler, sigmas: Tensor, latent_image: Tensor) -> 
     # sampler.max_denoise wants the model as the guider wraps it, which happens only after this point
     model_sampling = guider.model_patcher.get_model_object("model_sampling")
     model_wrap = SimpleNamespace(inner_model=SimpleNamespace(model_sampling=model_sampling))
-    return sampler.max_denoise(model_wrap, sigmas) or torch.count_nonzero(latent_image) == 0
+    return sampler.max_denoise(model_wrap, sigmas) or not latent_image.any()
 
 
 STRENGTH = io.Float.Input(

@@ -6,6 +6,8 @@ computes it, and end in the same latents.
 
 from __future__ import annotations
 
+import logging
+
 import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.model_management
@@ -77,12 +79,14 @@ def noise_node(npnet):
 
 
 @pytest.fixture
-def acts(patch, noise_node, golden):
+def acts(patch, noise_node, golden, caplog):
     """Assert that both nodes start at golden noise for `expected` and give the same latents; those are returned."""
 
     def check(model, positive, negative, latent, expected=None, **changes):
         patched, seen = watched(patch(model))
-        by_patch = ksample(patched, positive, negative, latent, **changes)
+        with caplog.at_level(logging.INFO):
+            by_patch = ksample(patched, positive, negative, latent, **changes)
+        assert "NPNet: " not in caplog.text  # which is what is said where the patch does not act
         by_noise = custom_sample(noise_node(positive), model, positive, negative, latent, **changes)
         assert torch.equal(by_patch, by_noise)
         (start,) = seen
@@ -109,6 +113,10 @@ def test_samplers(acts, sampler_name):
 def test_schedulers(acts, scheduler):
     """ddim_uniform begins below the highest sigma: there it is the empty latent that tells."""
     acts(tiny_sdxl(), POSITIVE, NEGATIVE, empty(), scheduler=scheduler, steps=4)
+
+
+def test_an_empty_latent_is_nothing_but_noise_at_any_strength(acts):
+    acts(tiny_sdxl(), POSITIVE, NEGATIVE, empty(), denoise=0.5)
 
 
 @pytest.mark.parametrize("model_type", ["EPS", "V_PREDICTION", "V_PREDICTION_EDM", "EDM", "FLOW"])
