@@ -1,95 +1,93 @@
-"""What re-denoising gains in the shapes world: ``python -m benchmarks.redenoise [--pairs 1000] [--captions report]``.
+"""What Re-denoise Pair costs beside the model's own evaluations: ``python -m benchmarks.redenoise [--runs 20]``.
 
-The same captions and seeds throughout; sampled with ten DDIM steps at guidance 1 (the strong setting) and 5.5 (the
-weak one). Every method changes only the noise: guidance 5.5 down and 1 back, as in the paper.
+Runs in a real ComfyUI ($COMFYUI_PATH or ~/ComfyUI) on the CPU, with a small SDXL of random weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import importlib.util
+import os
+import statistics
+import sys
 import time
 from pathlib import Path
 
-import torch
-from torch import Tensor
+ROOT = Path(__file__).resolve().parents[1]
 
-from npnet_core.redenoise import redenoise
-from trainer import bases
-from trainer.shapes import WEIGHTS, world
-from trainer.shapes.scorer import load_scorers
-from trainer.stats import compare
 
-SCHEDULE = bases.Schedule("ddim", 10)
-METHODS = {  # name: settings of redenoise, and by how many captions the prompt is off
-    "re-denoised, exact": ({}, 0),
-    "re-denoised, as released": ({"inversion": "released"}, 0),
-    "re-denoised three times": ({"rounds": 3}, 0),
-    "control: re-denoised for another caption": ({}, 1),
-}
+def start_comfyui() -> None:
+    """Make ``comfy`` and ComfyUI's ``nodes`` importable, and our pack as ``npnet_pack``."""
+    comfyui = Path(os.environ.get("COMFYUI_PATH", Path.home() / "ComfyUI"))
+    if not (comfyui / "comfy" / "cli_args.py").is_file():
+        sys.exit("ComfyUI not found: set COMFYUI_PATH to a checkout")
+    import tests.comfy  # noqa: F401  ours, before ComfyUI's folder brings its own
+
+    sys.path.insert(0, str(comfyui))
+    sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention"]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    spec = importlib.util.spec_from_file_location("npnet_pack", ROOT / "__init__.py")
+    sys.modules["npnet_pack"] = pack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pack)
+    asyncio.run(pack.comfy_entrypoint())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=1000)
-    parser.add_argument("--captions", choices=("choose", "report"), default="report", help="see split_captions")
-    parser.add_argument("--seed", type=int, default=2_000_000, help="of the first noise")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--size", type=int, nargs=2, default=world.SIZE, metavar=("HEIGHT", "WIDTH"), help="pixels")
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--side", type=int, default=64, help="of the latent, in latent pixels")
     options = parser.parse_args()
+    start_comfyui()
 
-    base = bases.load_base(options.weights / "base")
-    scorers = load_scorers(options.weights / "detector.safetensors")
-    captions = world.split_captions()[options.captions == "report"]
-    captions = [captions[i % len(captions)] for i in range(options.pairs)]
-    noise = bases.initial_noise(base, range(options.seed, options.seed + options.pairs), *options.size)
-    prompts = bases.encode(base, captions)
-    start = time.perf_counter()
+    import torch
+    from comfy_extras.nodes_custom_sampler import BasicScheduler, RandomNoise
 
-    golden = {}
-    for name, (settings, off) in METHODS.items():
-        others = [(i + off) % len(captions) for i in range(len(captions))]
-        golden[name] = in_batches(
-            lambda x, p, s=settings: (
-                redenoise(
-                    bases.denoiser(base, p), x, bases.levels(base, SCHEDULE)[:3], cfg=5.5, inversion_cfg=1.0, **s
-                ).target
-            ),
-            noise,
-            prompts[others],
-        )
+    from benchmarks.timing import row
+    from tests.comfy.conditionings import conditioning
+    from tests.comfy.tiny_pack.models import tiny_sdxl
 
-    header = "| guidance | noise | N | wins [95 %] | difference [95 %] | captions right (standard) |"
-    print(header, "|---" * 6 + "|", sep="\n")
-    for cfg in (1.0, 5.5):
-        score = scored(base, scorers, captions, prompts, cfg)
-        likelihood, right = score(noise)
-        for name, target in golden.items():
-            new_likelihood, new_right = score(target)
-            c = compare(likelihood.tolist(), new_likelihood.tolist())
-            print(
-                f"| {cfg:g} | {name} | {c.n} | {c.wins:.3f} [{c.wins_low:.3f}, {c.wins_high:.3f}] "
-                f"| {c.difference:+.2f} [{c.difference_low:+.2f}, {c.difference_high:+.2f}] "
-                f"| {new_right.mean():.3f} ({right.mean():.3f}) |",
-                flush=True,
-            )
-    print(f"\n{time.perf_counter() - start:.0f} s, {torch.get_num_threads()} threads")
+    node = sys.modules["npnet_pack.nodes.redenoise"].NPNetRedenoisePair
+    model = tiny_sdxl()
+    (sigmas,) = BasicScheduler().get_sigmas(model, "normal", 10, 1.0)
+    (noise,) = RandomNoise().get_noise(7)
+    positive, negative = conditioning("sdxl", 1), conditioning("sdxl", 2)
 
+    spent, rows = [0.0], [0]
+    forward = model.model.diffusion_model.forward
 
-def scored(base, scorers, captions, prompts, cfg):
-    """noise → every scorer's scores of the images that come of it."""
+    def timed(x, *args, **kwargs):
+        start = time.perf_counter()
+        result = forward(x, *args, **kwargs)
+        spent[0] += time.perf_counter() - start
+        rows[0] += len(x)
+        return result
 
-    def score(noise: Tensor) -> list[Tensor]:
-        latents = in_batches(lambda x, p: bases.sample(base, x, p, SCHEDULE, cfg), noise, prompts)
-        images = bases.decode(base, latents, batch=50)
-        return [scorer.score(images, captions) for scorer in scorers]
-
-    return score
-
-
-def in_batches(compute, noise: Tensor, prompts: bases.Prompts, size: int = 50) -> Tensor:
-    with torch.no_grad():
-        return torch.cat(
-            [compute(noise[i : i + size], prompts[slice(i, i + size)]) for i in range(0, len(noise), size)]
+    model.model.diffusion_model.forward = timed
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians of {options.runs} runs")
+    for batch, rounds in ((1, 1), (2, 3)):
+        latent = {"samples": torch.zeros(batch, 4, options.side, options.side)}
+        inside, beside = [], []
+        for _ in range(options.runs + 1):
+            spent[0], rows[0] = 0.0, 0
+            start = time.perf_counter()
+            with torch.inference_mode():
+                node.execute(
+                    model, positive, negative, noise, sigmas, latent,
+                    cfg=5.5, inversion_cfg=1.0, rounds=rounds, inversion="exact",
+                )  # fmt: skip
+            total = time.perf_counter() - start
+            inside.append(spent[0])
+            beside.append(total - spent[0])
+        model_ms, own_ms = (1e3 * statistics.median(values[1:]) for values in (inside, beside))
+        what = f"batch {batch}, {rounds} round{'s' * (rounds > 1)}"
+        row(f"{what}: rows per image and round", f"{rows[0] / batch / rounds:g}", "3")
+        row(
+            f"{what}: beside {model_ms:.0f} ms in the model",
+            f"{own_ms:.1f} ms",
+            f"≤ {10 * rounds + 0.03 * model_ms:.1f} ms",
         )
 
 

@@ -205,7 +205,7 @@ class NPNetModelPatch(io.ComfyNode):
             description="Lets every sampler that uses this model start from golden noise for its positive prompt. "
             "Where sampling does not start from noise (img2img, later stages) nothing changes.",
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model, after its LoRAs."),
+                io.Model.Input("model", tooltip="The diffusion model, with or without LoRAs."),
                 NPNetSocket.Input("npnet", tooltip="From Load NPNet."),
                 STRENGTH,
                 LONG_PROMPT_INPUT,

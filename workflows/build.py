@@ -16,9 +16,11 @@ NPNETS = "LucipherDev/Golden-Noise-NPNets"
 SDXL_NPNET = ModelFile("sdxl.safetensors", NPNETS, "npnet", "122 MB")
 DREAMSHAPER_NPNET = ModelFile("dreamshaper.safetensors", NPNETS, "npnet", "122 MB")
 HUNYUAN_NPNET = ModelFile("dit.safetensors", NPNETS, "npnet", "119 MB")
+HPS = ModelFile("HPS_v2.1_compressed.pt", "xswu/HPSv2", "preference", "2.0 GB")
 
 OURS = "yellow"  # the colour of this pack's nodes
 PICTURE = (360, 380)
+REPORT = 110  # height of what a node shows of its scores
 
 
 def golden_noise_sdxl() -> Layout:
@@ -134,7 +136,195 @@ it changes nothing. Use either this node or *NPNet Golden Noise*: together they 
     )
 
 
-TEMPLATES = [golden_noise_sdxl, golden_noise_ksampler, golden_noise_dreamshaper_turbo, golden_noise_hunyuan_dit]
+def collect_pairs_sdxl() -> Layout:
+    checkpoint, scorer = load_checkpoint(SDXL), load_scorer(HPS)
+    prompt = prompt_text("A watercolour of two hedgehogs sharing a red umbrella")
+    positive = node("CLIPTextEncode", clip=checkpoint["CLIP"], text=prompt, title="Prompt", color="green")
+    negative = node("ConditioningZeroOut", conditioning=positive, title="No prompt")
+    latent = square_latent()
+    noise = next_seed()
+    sigmas = node("BasicScheduler", model=checkpoint["MODEL"], scheduler="normal", steps=10, denoise=1.0)
+    pair = redenoise_pair(checkpoint, positive, negative, noise, sigmas, latent)
+    guider = node("CFGGuider", model=checkpoint["MODEL"], positive=positive, negative=negative, cfg=5.5)
+    sampler = node("KSamplerSelect", sampler_name="euler")
+    samples = {
+        side: sampled(f"From the {side} noise", pair[side], guider, sampler, sigmas, latent, checkpoint["VAE"])
+        for side in ("source", "target")
+    }
+    verdict = hps_filter(scorer, prompt, samples["source"][1], samples["target"][1], pair["pair"])
+    saved = node(
+        "NPNetSavePair",
+        noise_pair=verdict["pair"],
+        prompt=prompt,
+        dataset="sdxl",
+        base_model="sd_xl_base_1.0",
+        sampling="euler, normal, 10 steps, cfg 5.5",
+        color=OURS,
+        box=(330, REPORT),
+    )
+    return row(
+        column(
+            group("Models", checkpoint, scorer),
+            group("Prompt", prompt, positive, negative),
+            group("Size and seed", latent, noise),
+        ),
+        column(group("Schedule", sigmas), group("Pair", pair), group("Sampling of both", guider, sampler)),
+        group("Sampling", *samples["source"], *samples["target"]),
+        column(
+            note(
+                "Collect noise pairs for SDXL",
+                """
+Stage I of the paper. *Re-denoise Pair* makes the target noise, both noises are sampled, *HPS Filter* asks which image
+suits the prompt better, *Save Noise Pair* appends the pair to the dataset `output/npd/sdxl`, kept or not.
+""",
+                """
+Queue many runs with many prompts: `npnet fit` reads the dataset and decides which pairs count. With HPSv2 the paper
+keeps about three of four. `npnet collect` does the same without ComfyUI, several times faster.
+""",
+                SDXL,
+                HPS,
+            ),
+            row(group("Verdict", verdict), group("Dataset", saved)),
+        ),
+    )
+
+
+def pick_best_of_n() -> Layout:
+    checkpoint, scorer = load_checkpoint(SDXL), load_scorer(HPS)
+    prompt = prompt_text("A paper boat on a puddle that mirrors a stormy sky, low angle photograph")
+    positive = node("CLIPTextEncode", clip=checkpoint["CLIP"], text=prompt, title="Prompt", color="green")
+    negative = negative_prompt(checkpoint)
+    latent = node("EmptyLatentImage", width=1024, height=1024, batch_size=8, title="Eight images")
+    samples = node(
+        "KSampler",
+        model=checkpoint["MODEL"],
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
+        seed=0,
+        control_after_generate="increment",
+        steps=30,
+        cfg=5.5,
+        sampler_name="euler",
+        scheduler="normal",
+        denoise=1.0,
+    )
+    images = node("VAEDecode", samples=samples, vae=checkpoint["VAE"])
+    best = node(
+        "NPNetPickBest",
+        scorer=scorer,
+        images=images,
+        latents=samples,
+        prompt=prompt,
+        k=2,
+        color=OURS,
+        box=(330, REPORT),
+    )
+    return row(
+        column(
+            group("Models", checkpoint, scorer),
+            group("Prompt", prompt, positive, negative),
+        ),
+        column(group("Sampling", latent, samples, images), group("Choice", best)),
+        column(
+            note(
+                "The best of eight",
+                """
+Eight images of one prompt; a preference model scores each, and the two best are saved. The scores are raw: neither
+averaged nor divided up over the batch.
+""",
+                """
+Scores compare images of one prompt only. Any preference model that *Load Preference Model* reads will do: HPSv2,
+PickScore, ImageReward, CLIPScore, the aesthetic predictor.
+""",
+                SDXL,
+                HPS,
+            ),
+            row(
+                group("All", node("PreviewImage", images=images, title="All eight", box=PICTURE)),
+                group(
+                    "Best",
+                    node("SaveImage", images=best, filename_prefix="npnet/best", title="The two best", box=PICTURE),
+                ),
+            ),
+        ),
+    )
+
+
+def golden_noise_vs_redenoise() -> Layout:
+    checkpoint, npnet = loaders(SDXL, SDXL_NPNET)
+    scorer = load_scorer(HPS)
+    prompt = prompt_text("A violinist made of autumn leaves playing on a stone bridge")
+    positive = node("CLIPTextEncode", clip=checkpoint["CLIP"], text=prompt, title="Prompt", color="green")
+    negative = node("ConditioningZeroOut", conditioning=positive, title="No prompt")
+    latent, noise = square_latent(), next_seed()
+    collected = node(
+        "BasicScheduler", model=checkpoint["MODEL"], scheduler="normal", steps=10, denoise=1.0, title="Of the pair"
+    )
+    pair = redenoise_pair(checkpoint, positive, negative, noise, collected, latent)
+    golden = golden_noise(npnet, noise, positive)
+    guider = node("CFGGuider", model=checkpoint["MODEL"], positive=positive, negative=negative, cfg=5.5)
+    sampler = node("KSamplerSelect", sampler_name="euler")
+    sigmas = node(
+        "BasicScheduler", model=checkpoint["MODEL"], scheduler="normal", steps=30, denoise=1.0, title="Of the images"
+    )
+    three = {"Ordinary noise": noise, "Re-denoised": pair["target"], "Golden noise": golden}
+    samples = {
+        title: sampled(title, source, guider, sampler, sigmas, latent, checkpoint["VAE"])
+        for title, source in three.items()
+    }
+    images = {title: image for title, (_, image) in samples.items()}
+    verdicts = [
+        hps_filter(scorer, prompt, images["Ordinary noise"], images[title], title=f"{title} against ordinary")
+        for title in ("Re-denoised", "Golden noise")
+    ]
+    pictures = row(
+        *(
+            node(
+                "SaveImage", images=image, filename_prefix=f"npnet/{title.split()[0].lower()}", title=title, box=PICTURE
+            )
+            for title, image in images.items()
+        )
+    )
+    return row(
+        column(
+            group("Models", checkpoint, npnet, scorer),
+            group("Prompt", prompt, positive, negative),
+            group("Size and seed", latent, noise),
+        ),
+        column(group("Noises", collected, pair, golden), group("Sampling of all", guider, sampler, sigmas)),
+        group("Sampling", *(item for both in samples.values() for item in both)),
+        column(
+            row(
+                note(
+                    "What NPNet learns, and what it learned",
+                    """
+One seed, three times: from ordinary noise, from the noise that **re-denoising** makes of it (what NPNet is trained to
+predict, at three more evaluations of the model), and from NPNet's **golden noise**. Two filters score them.
+""",
+                    """
+Neither wins every time. Compare many seeds before you judge: a single pair of pictures is no evidence.
+""",
+                    SDXL,
+                    SDXL_NPNET,
+                    HPS,
+                ),
+                group("Scores", row(*verdicts)),
+            ),
+            group("Side by side", pictures),
+        ),
+    )
+
+
+TEMPLATES = [
+    golden_noise_sdxl,
+    golden_noise_ksampler,
+    golden_noise_dreamshaper_turbo,
+    golden_noise_hunyuan_dit,
+    collect_pairs_sdxl,
+    pick_best_of_n,
+    golden_noise_vs_redenoise,
+]
 
 
 # ---- what they have in common ---------------------------------------------------------------------------------------
@@ -157,16 +347,8 @@ def custom_sampling(
     checkpoint, npnet = loaders(checkpoint_file, npnet_file)
     positive, negative = prompts(checkpoint, prompt)
     latent = square_latent()
-    ordinary = node("RandomNoise", noise_seed=0, control_after_generate="increment")
-    golden = node(
-        "NPNetNoise",
-        npnet=npnet,
-        noise=ordinary,
-        conditioning=positive,
-        strength=1.0,
-        long_prompt="truncate",
-        color=OURS,
-    )
+    ordinary = next_seed()
+    golden = golden_noise(npnet, ordinary, positive)
     guider = node("CFGGuider", model=checkpoint["MODEL"], positive=positive, negative=negative, cfg=cfg)
     sampler = node("KSamplerSelect", sampler_name=sampler_name)
     sigmas = node("BasicScheduler", model=checkpoint["MODEL"], scheduler=scheduler, steps=steps, denoise=1.0)
@@ -209,25 +391,111 @@ def comparison(note: Node, inputs: Layout, settings: Layout, ordinary: Node, gol
 
 
 def loaders(checkpoint: ModelFile, npnet: ModelFile) -> tuple[Node, Node]:
-    return (
-        node("CheckpointLoaderSimple", ckpt_name=checkpoint.name, file=checkpoint),
-        node("NPNetLoad", npnet_name=npnet.name, file=npnet, color=OURS),
-    )
+    return load_checkpoint(checkpoint), node("NPNetLoad", npnet_name=npnet.name, file=npnet, color=OURS)
+
+
+def load_checkpoint(file: ModelFile) -> Node:
+    return node("CheckpointLoaderSimple", ckpt_name=file.name, file=file)
+
+
+def load_scorer(file: ModelFile) -> Node:
+    return node("NPNetScorerLoad", scorer_name=file.name, kind="auto", file=file, color=OURS)
 
 
 def prompts(checkpoint: Node, prompt: str) -> tuple[Node, Node]:
     """The positive and the negative prompt."""
-    clip = checkpoint["CLIP"]
-    return (
-        node("CLIPTextEncode", clip=clip, text=prompt, title="Prompt", color="green", box=(380, 80)),
-        node(
-            "CLIPTextEncode", clip=clip, text="blurry, watermark", title="Negative prompt", color="red", box=(380, 50)
-        ),
+    positive = node(
+        "CLIPTextEncode", clip=checkpoint["CLIP"], text=prompt, title="Prompt", color="green", box=(380, 80)
     )
+    return positive, negative_prompt(checkpoint)
+
+
+def negative_prompt(checkpoint: Node) -> Node:
+    return node(
+        "CLIPTextEncode",
+        clip=checkpoint["CLIP"],
+        text="blurry, watermark",
+        title="Negative prompt",
+        color="red",
+        box=(380, 50),
+    )
+
+
+def prompt_text(prompt: str) -> Node:
+    """A prompt that is encoded and scored."""
+    return node("PrimitiveStringMultiline", value=prompt, title="Prompt text", color="green", box=(380, 80))
 
 
 def square_latent() -> Node:
     return node("EmptyLatentImage", width=1024, height=1024, batch_size=1)
+
+
+def next_seed() -> Node:
+    return node("RandomNoise", noise_seed=0, control_after_generate="increment")
+
+
+def golden_noise(npnet: Node, noise: Node, positive: Node) -> Node:
+    return node(
+        "NPNetNoise",
+        npnet=npnet,
+        noise=noise,
+        conditioning=positive,
+        strength=1.0,
+        long_prompt="truncate",
+        color=OURS,
+    )
+
+
+def redenoise_pair(checkpoint: Node, positive: Node, negative: Node, noise: Node, sigmas: Node, latent: Node) -> Node:
+    """With the paper's settings for SDXL."""
+    return node(
+        "NPNetRedenoisePair",
+        model=checkpoint["MODEL"],
+        positive=positive,
+        negative=negative,
+        noise=noise,
+        sigmas=sigmas,
+        latent_image=latent,
+        cfg=5.5,
+        inversion_cfg=1.0,
+        rounds=1,
+        inversion="exact",
+        color=OURS,
+    )
+
+
+def sampled(
+    title: str, noise: Node | Output, guider: Node, sampler: Node, sigmas: Node, latent: Node, vae: Output
+) -> tuple[Node, Node]:
+    """A sampler that starts from a noise, and its picture."""
+    samples = node(
+        "SamplerCustomAdvanced",
+        noise=noise,
+        guider=guider,
+        sampler=sampler,
+        sigmas=sigmas,
+        latent_image=latent,
+        title=title,
+    )
+    return samples, node("VAEDecode", samples=samples, vae=vae)
+
+
+def hps_filter(
+    scorer: Node, prompt: Node, source: Node, target: Node, pair: Output | None = None, title: str = ""
+) -> Node:
+    pair_input = {} if pair is None else {"noise_pair": pair}
+    return node(
+        "NPNetHPSFilter",
+        scorer=scorer,
+        source_images=source,
+        target_images=target,
+        prompt=prompt,
+        margin=0.0,
+        title=title,
+        color=OURS,
+        box=(330, REPORT),
+        **pair_input,
+    )
 
 
 def note(title: str, about: str, expect: str, *files: ModelFile) -> Node:

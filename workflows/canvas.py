@@ -17,15 +17,27 @@ SIGNATURES = {
     "CFGGuider": "model:MODEL positive:CONDITIONING negative:CONDITIONING | cfg | GUIDER",
     "CheckpointLoaderSimple": "| ckpt_name | MODEL CLIP VAE",
     "CLIPTextEncode": "clip:CLIP | text | CONDITIONING",
+    "ConditioningZeroOut": "conditioning:CONDITIONING | | CONDITIONING",
     "EmptyLatentImage": "| width height batch_size | LATENT",
     "KSampler": "model:MODEL positive:CONDITIONING negative:CONDITIONING latent_image:LATENT"
     " | seed control_after_generate steps cfg sampler_name scheduler denoise | LATENT",
     "KSamplerSelect": "| sampler_name | SAMPLER",
     "MarkdownNote": "| text |",
+    "NPNetHPSFilter": "scorer:NPNET_SCORER source_images:IMAGE target_images:IMAGE noise_pair:NOISE_PAIR"
+    " | prompt margin | pair:NOISE_PAIR kept:BOOLEAN source_scores:FLOAT target_scores:FLOAT"
+    " preferred:IMAGE report:STRING",
     "NPNetLoad": "| npnet_name | npnet:NPNET",
     "NPNetModelPatch": "model:MODEL npnet:NPNET | strength long_prompt | model:MODEL",
     "NPNetNoise": "npnet:NPNET noise:NOISE conditioning:CONDITIONING | strength long_prompt | noise:NOISE",
+    "NPNetPickBest": "scorer:NPNET_SCORER images:IMAGE latents:LATENT | prompt k"
+    " | best:IMAGE best_latents:LATENT indices:INT scores:FLOAT",
+    "NPNetRedenoisePair": "model:MODEL positive:CONDITIONING negative:CONDITIONING noise:NOISE sigmas:SIGMAS"
+    " latent_image:LATENT | cfg inversion_cfg rounds inversion | source:NOISE target:NOISE pair:NOISE_PAIR",
+    "NPNetSavePair": "noise_pair:NOISE_PAIR | prompt dataset base_model sampling | report:STRING",
+    "NPNetScorerLoad": "| scorer_name kind | scorer:NPNET_SCORER",
+    "PreviewImage": "images:IMAGE | |",
     "PrimitiveInt": "| value control_after_generate | INT",
+    "PrimitiveStringMultiline": "| value | STRING",
     "RandomNoise": "| noise_seed control_after_generate | NOISE",
     "SamplerCustomAdvanced": "noise:NOISE guider:GUIDER sampler:SAMPLER sigmas:SIGMAS latent_image:LATENT"
     " | | output:LATENT denoised_output:LATENT",

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from tests.comfy.npnets import save_tiny_npnet
+from tests.comfy.scorers import save_tiny_scorer
 from tests.comfy.templates import (
     canvas_problems,
     graph_nodes,
@@ -53,6 +54,11 @@ def tiny_npnets(server, pack):
         "TinyTestModel": save_tiny_npnet(pack, server.base, "sdxl"),
         "TinyTestHunyuanDiT": save_tiny_npnet(pack, server.base, "hunyuan-dit"),
     }
+
+
+@pytest.fixture(scope="module")
+def tiny_scorer(server, pack):
+    return save_tiny_scorer(pack, server.base)
 
 
 def test_every_canvas_has_an_api_twin():
@@ -99,27 +105,24 @@ def test_is_served_with_a_thumbnail(file, server):
 
 
 @each_template
-def test_runs_small(file, server, tiny_npnets):
-    run(server, read(file.parent / "api" / file.name), tiny_npnets, SMALL)
+def test_runs_small(file, server, tiny_npnets, tiny_scorer):
+    run(server, read(file.parent / "api" / file.name), tiny_npnets, tiny_scorer, SMALL)
 
 
 @pytest.mark.long
 @each_template
-def test_runs_as_it_is(file, server, tiny_npnets):
-    run(server, read(file.parent / "api" / file.name), tiny_npnets, {})
+def test_runs_as_it_is(file, server, tiny_npnets, tiny_scorer):
+    run(server, read(file.parent / "api" / file.name), tiny_npnets, tiny_scorer, {})
 
 
-def run(server, prompt: dict, tiny_npnets: dict[str, str], values: dict[str, dict]) -> None:
+def run(server, prompt: dict, tiny_npnets: dict[str, str], tiny_scorer: str, values: dict[str, dict]) -> None:
     """Run a template's graph on tiny models; every picture has content and no two are alike."""
     prompt = with_tiny_models(prompt, values)
-    (npnet,) = {
-        tiny_npnets[node["class_type"]] for node in prompt.values() if node["class_type"] in tiny_npnets
-    }
-    prompt = with_tiny_models(prompt, {"NPNetLoad": {"npnet_name": npnet}})
+    (npnet,) = {tiny_npnets[node["class_type"]] for node in prompt.values() if node["class_type"] in tiny_npnets}
+    files = {"NPNetLoad": {"npnet_name": npnet}, "NPNetScorerLoad": {"scorer_name": tiny_scorer}}
+    prompt = with_tiny_models(prompt, files)
     entry = server.wait(server.post_prompt(prompt), timeout=600)
-    pictures = [
-        server.images(entry, node_id) for node_id, shown in entry["outputs"].items() if "images" in shown
-    ]
+    pictures = [server.images(entry, node_id) for node_id, shown in entry["outputs"].items() if "images" in shown]
     assert pictures
     assert all(picture.std() > 0.01 for picture in pictures)
     assert not any(torch.equal(one, other) for one, other in combinations(pictures, 2))
