@@ -1,4 +1,4 @@
-"""``npnet inspect``: what a file holds."""
+"""``npnet inspect``: what a file or a dataset holds."""
 
 from __future__ import annotations
 
@@ -10,23 +10,42 @@ import torch
 
 from npnet_core.checkpoint import load_npnet, read_npnet
 from npnet_core.diagnostics import prompt_dependence
+from npnet_core.errors import InputError
 from npnet_core.model import NPNet
+from npnet_core.npd import NPDReader
+from npnet_core.preference import KINDS, describe_scorer
+from npnet_core.summary import dataset_overlap, render, render_overlap, summarise
 
-from .options import argument
+from .contents import contents
+from .options import argument, option
 
 
 @dataclass(frozen=True)
 class Options:
-    """Show what an NPNet file holds.
+    """Show what an NPNet, a preference model or a dataset holds.
 
     npnet inspect models/npnet/sdxl.safetensors
+    npnet inspect models/preference/HPS_v2.1_compressed.pt
+    npnet inspect --svd datasets/sdxl
     """
 
-    path: Path = argument("an NPNet file")
+    path: Path = argument("an NPNet or preference model, or a dataset's folder")
+    kind: str | None = option(None, f"of a preference model that does not tell: one of {', '.join(KINDS)}")
+    svd: bool = option(False, "of a dataset: how far source and target share singular vectors (the paper's fig. 8)")
+    skip_corrupt: bool = option(False, "of a dataset: leave damaged parts out")
 
 
 def run(options: Options) -> None:
-    rows = describe_npnet(options.path)
+    what = contents(options.path)
+    if what == "dataset":
+        reader = NPDReader(options.path, skip_corrupt=options.skip_corrupt)
+        print(render(summarise(reader)))
+        if options.svd:
+            print("", render_overlap(*dataset_overlap(reader)), sep="\n")
+        return
+    if what == "released pairs":
+        raise InputError(f"{options.path} holds pairs in the released format: make a dataset of them, npnet convert.")
+    rows = describe_npnet(options.path) if what == "npnet" else describe_scorer(options.path, options.kind)
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
         print(f"{name:{width}}{value}")
