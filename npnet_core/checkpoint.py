@@ -135,7 +135,8 @@ def read_npnet(path: str | Path) -> NPNetFile:
         _check(path, tensors, _shapes(config), "unpack it again or convert it anew from its source")
         unused = 0
     else:
-        tensors = {key.replace(MISSPELT, "text_embedding."): value for key, value in tensors.items()}
+        if not any(key.startswith("text_embedding.") for key in tensors):
+            tensors = {key.replace(MISSPELT, "text_embedding."): value for key, value in tensors.items()}
         if not any(key.startswith(tuple(RENAMED)) for key in tensors):
             raise InputError(
                 f"{path} is not an NPNet (it has keys such as {', '.join(sorted(tensors)[:3]) or 'none'}): choose one "
@@ -160,6 +161,8 @@ def read_npnet(path: str | Path) -> NPNetFile:
 def _config(path: Path, text: str) -> NPNetConfig:
     try:
         return NPNetConfig.from_dict(json.loads(text))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (json.JSONDecodeError, TypeError) as error:
         raise InputError(f"{path} has a config that cannot be read ({error}): it is damaged, get it again.") from error
 
@@ -270,20 +273,27 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:
                 raise InputError(f"{path} is damaged (checksum of {damaged} differs): download the file again.")
+            # an entry marked as a folder is not read, and its tensor holds whatever was in memory
+            if folders := [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]:
+                raise InputError(f"{path} is damaged ({folders[0]} is marked as a folder): download the file again.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # given a path, torch goes by the name
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise InputError(
-                f"{path} holds more than tensors and could run code when unpickled: use the published file or a "
-                "safetensors file."
+                f"{path} is damaged or holds more than tensors, which could run code when unpickled: use the published "
+                "file or a safetensors file."
             ) from error
         raise
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not the weights of an NPNet: choose another file.")
     flat = {}
     for name, value in content.items():
-        flat |= {f"{name}.{key}": tensor for key, tensor in value.items()} if isinstance(value, dict) else {name: value}
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": tensor for key, tensor in value.items()}
+        else:
+            flat[str(name)] = value
     if wrong := sorted(str(key) for key, value in flat.items() if not isinstance(value, Tensor)):
         raise InputError(f"{path} is not an NPNet (no tensor under {', '.join(wrong[:5])}): choose another file.")
     return flat
