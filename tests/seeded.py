@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from npnet_core.checkpoint import load_npnet
 from npnet_core.config import NPNetConfig
@@ -115,6 +115,24 @@ def published_outputs(variant: str) -> dict[str, Tensor]:
     """`golden` and the three terms `svd_branch`, `text_term`, `residual_branch`, each [B, 4, 128, 128]."""
     reference = np.load(DATA / VARIANTS[variant])
     return {key: torch.from_numpy(reference[key]) for key in reference if reference[key].ndim == 4}
+
+
+class Casting:
+    """Layers that keep their weights as they are and cast them to the input when used, uninitialised like ComfyUI's."""
+
+    class Linear(nn.Linear):
+        def reset_parameters(self):
+            pass
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
+
+    class LayerNorm(nn.LayerNorm):
+        def reset_parameters(self):
+            pass
+
+        def forward(self, x):
+            return nn.functional.layer_norm(x, self.normalized_shape, self.weight.to(x), self.bias.to(x), self.eps)
 
 
 def small_net(seed: int = 0, **changes) -> NPNet:

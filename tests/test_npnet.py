@@ -10,10 +10,9 @@ import sys
 import pytest
 import torch
 from diffusers.models.normalization import AdaGroupNorm
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.models.swin_transformer import SwinTransformer
-from torch import nn
 
 from npnet_core.config import MENDED, PUBLISHED, NPNetConfig
 from npnet_core.errors import InputError
@@ -23,6 +22,7 @@ from npnet_core.swin import Swin
 from tests.seeded import (
     SMALL,
     VARIANTS,
+    Casting,
     difference,
     published_inputs,
     published_net,
@@ -163,6 +163,7 @@ def test_the_singular_value_branch_changes_singular_values_only():
 
 
 @pytest.mark.parametrize("fixed_signs", [False, True])
+@settings(max_examples=40, deadline=None)
 @given(tile=st.integers(1, 3), resolution=st.integers(1, 9), seed=st.integers(0, 2**31))
 def test_decompose_is_a_decomposition_of_the_tiled_noise(fixed_signs, tile, resolution, seed):
     noise = torch.randn(2, tile**2, resolution, resolution, generator=torch.Generator().manual_seed(seed))
@@ -304,24 +305,6 @@ def test_every_parameter_learns_even_after_inference_mode():
 # --- weights that stay elsewhere until they are used
 
 
-class Casting:
-    """Layers that keep their weights as they are and cast them to the input when used, uninitialised like ComfyUI's."""
-
-    class Linear(nn.Linear):
-        def reset_parameters(self):
-            pass
-
-        def forward(self, x):
-            return nn.functional.linear(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
-
-    class LayerNorm(nn.LayerNorm):
-        def reset_parameters(self):
-            pass
-
-        def forward(self, x):
-            return nn.functional.layer_norm(x, self.normalized_shape, self.weight.to(x), self.bias.to(x), self.eps)
-
-
 def test_weights_of_another_type_are_cast_where_they_are_used():
     plain, (noise, prompt) = small_net(), small_inputs()
     npnet = NPNet(plain.config, Casting).eval()
@@ -395,6 +378,7 @@ def test_an_unknown_entry_is_refused():
         NPNetConfig.from_dict({"size": 1, "colour": 2, "channels": 4})
 
 
+@settings(deadline=None)
 @given(
     resolution=st.integers(0, 40),
     channels=st.integers(0, 10),

@@ -1,0 +1,422 @@
+"""NPNet files: the three published layouts and our own round trip, and what any other file gets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import random
+import struct
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from npnet_core import checkpoint
+from npnet_core.checkpoint import load_npnet, read_npnet, save_npnet
+from npnet_core.config import MENDED, PUBLISHED, NPNetConfig
+from npnet_core.errors import InputError
+from npnet_core.model import NPNet
+from tests.seeded import (
+    LAYOUTS,
+    SMALL,
+    VARIANTS,
+    Casting,
+    published_net,
+    published_shapes,
+    published_state,
+    seeded_tensor,
+    small_inputs,
+    small_net,
+    write_published,
+)
+
+
+def same(npnet: NPNet, expected: NPNet) -> bool:
+    """Whether two nets have the same config and bitwise the same weights."""
+    ours, theirs = npnet.state_dict(), expected.state_dict()
+    return (
+        npnet.config == expected.config
+        and ours.keys() == theirs.keys()
+        and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    )
+
+
+def refusal(path: Path) -> str:
+    """The sentence that comes instead of a net."""
+    with pytest.raises(InputError) as error:
+        load_npnet(path)
+    sentence = str(error.value)
+    assert str(path) in sentence
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    return sentence
+
+
+@pytest.fixture
+def small_published(monkeypatch):
+    """A small net's weights under the published keys, and its config, as if it had been published too."""
+    config = NPNetConfig(**SMALL, family="small")
+    monkeypatch.setitem(PUBLISHED, "small", config)
+    shapes = checkpoint._published_shapes(config) | checkpoint.UNUSED
+    assert shapes.keys() < published_shapes().keys()
+    return {key: seeded_tensor(key, shape, salt=0) for key, shape in shapes.items()}
+
+
+# --- the published layouts
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_three_layouts_hold_one_net(tmp_path, variant):
+    for layout in LAYOUTS:
+        path = write_published(published_state(variant), tmp_path, layout)
+        npnet = load_npnet(path)
+        assert npnet.config == PUBLISHED[variant]
+        assert same(npnet, published_net(variant))
+        assert not npnet.training
+        assert not any(parameter.requires_grad for parameter in npnet.parameters())
+        assert read_npnet(path).layout == layout
+        path.unlink()  # 122 MB
+
+
+def test_no_weight_is_lost_or_doubled():
+    state, npnet = published_state("sdxl"), published_net("sdxl")
+    kept = [value for key, value in state.items() if key not in checkpoint.UNUSED]
+    assert sorted(float(v.double().sum()) for v in kept) == sorted(
+        float(v.double().sum()) for v in npnet.state_dict().values()
+    )
+    assert torch.equal(npnet.alpha, state["alpha"])
+    assert torch.equal(npnet.beta, state["beta"])
+
+
+def test_the_unused_numbers_are_counted(tmp_path, small_published):
+    path = write_published(small_published, tmp_path, LAYOUTS[0])
+    assert read_npnet(path).unused == 1000 * (768 + 1) + 4 * 256 + 1
+
+
+def test_half_precision_files_become_fp32(tmp_path, small_published):
+    half = {key: value.half() if value.is_floating_point() else value for key, value in small_published.items()}
+    npnet = load_npnet(write_published(half, tmp_path, LAYOUTS[2]))
+    assert {value.dtype for value in npnet.state_dict().values()} == {torch.float32}
+    assert torch.equal(npnet.beta, half["beta"].float())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_content_says_what_a_file_is_and_not_its_name(tmp_path, small_published, layout):
+    path = write_published(small_published, tmp_path, layout)
+    expected = load_npnet(path)
+    for name in ("net.pth", "net.safetensors", "net.bin", "net"):
+        path = path.rename(tmp_path / name)
+        assert same(load_npnet(path), expected)
+
+
+def test_torch_files_older_than_zip_are_read(tmp_path, small_published):
+    expected = load_npnet(write_published(small_published, tmp_path, LAYOUTS[0]))
+    content = torch.load(tmp_path / "net.pth", weights_only=True)
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert same(load_npnet(tmp_path / "old.pth"), expected)
+
+
+# --- our own files
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, MENDED, {"svd_branch": False}, {"text_term": False, "family": "mine"}, {"residual_branch": False}],
+)
+def test_a_net_survives_saving_and_loading(tmp_path, changes):
+    npnet = small_net(**changes)
+    save_npnet(npnet, tmp_path / "net.safetensors")
+    loaded = load_npnet(tmp_path / "net.safetensors")
+    assert same(loaded, npnet)
+    assert torch.equal(loaded(*small_inputs()), npnet.requires_grad_(False)(*small_inputs()))
+    assert not loaded.training
+
+
+def test_the_metadata_says_what_the_file_is(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    save_npnet(small_net(**MENDED), path, {"npnet.base_model": "my base", "npnet.provenance": "fitted on 3 pairs"})
+    with safetensors.safe_open(path, "pt") as file:  # as model managers read it
+        metadata = file.metadata()
+    assert json.loads(metadata["npnet.config"]) == json.loads(json.dumps(small_net(**MENDED).config.to_dict()))
+    assert metadata["npnet.base_model"] == "my base"
+    assert metadata["npnet.provenance"] == "fitted on 3 pairs"
+    assert metadata["modelspec.sai_model_spec"] == "1.0.0"
+    assert metadata["modelspec.architecture"] == "npnet"
+    assert metadata["modelspec.implementation"] == "npnet-golden-noise"
+    assert metadata["modelspec.title"] == "mine"
+    assert metadata["modelspec.resolution"] == "128x128"  # 16 latent pixels of 8
+    content = path.read_bytes()
+    weights = content[8 + struct.unpack("<Q", content[:8])[0] :]
+    assert metadata["modelspec.hash_sha256"] == "0x" + hashlib.sha256(weights).hexdigest()
+
+
+def test_the_metadata_of_a_loaded_net_goes_with_it(tmp_path):
+    save_npnet(small_net(), tmp_path / "a", {"npnet.base_model": "my base", "npnet.provenance": "fitted"})
+    loaded = load_npnet(tmp_path / "a")
+    assert loaded.metadata["npnet.provenance"] == "fitted"
+    loaded.beta.data.add_(1)  # the checksum must be made anew
+    save_npnet(loaded, tmp_path / "b")
+    again = load_npnet(tmp_path / "b")
+    assert again.metadata["npnet.base_model"] == "my base"
+    assert again.metadata["npnet.provenance"] == "fitted"
+    assert again.metadata["modelspec.hash_sha256"] != loaded.metadata["modelspec.hash_sha256"]
+    assert same(again, loaded)
+
+
+def test_a_published_net_saved_as_ours_is_the_same_net(tmp_path, small_published):
+    npnet = load_npnet(write_published(small_published, tmp_path, LAYOUTS[0]))
+    save_npnet(npnet, tmp_path / "ours")
+    assert read_npnet(tmp_path / "ours").layout == "npnet safetensors"
+    assert same(load_npnet(tmp_path / "ours"), npnet)
+
+
+def test_a_net_of_another_type_or_in_training_is_stored_in_fp32(tmp_path):
+    npnet = small_net()
+    save_npnet(small_net().double().train(), tmp_path / "net")
+    assert same(load_npnet(tmp_path / "net"), npnet)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    save_npnet(small_net(0), tmp_path / "net")
+
+    def full(descriptor):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        save_npnet(small_net(1), tmp_path / "net")
+    assert same(load_npnet(tmp_path / "net"), small_net(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
+
+
+def test_layers_may_come_from_elsewhere_and_uninitialised(tmp_path, small_published):
+    path = write_published(small_published, tmp_path, LAYOUTS[1])
+    npnet = load_npnet(path, operations=Casting)
+    assert same(npnet, load_npnet(path))
+    assert isinstance(npnet.text_term.linear, Casting.Linear)
+    assert torch.isfinite(npnet(*small_inputs())).all()
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "ours"])
+def test_a_loaded_net_needs_its_file_no_more(tmp_path, small_published, layout):
+    if layout == "ours":
+        path = tmp_path / "net"
+        save_npnet(small_net(), path)
+    else:
+        path = write_published(small_published, tmp_path, layout)
+    npnet = load_npnet(path)
+    before = npnet(*small_inputs())
+    path.write_bytes(bytes(path.stat().st_size))  # the same file, not a new one under its name
+    assert torch.equal(npnet(*small_inputs()), before)
+    path.write_bytes(b"")
+    assert torch.equal(npnet(*small_inputs()), before)
+
+
+# --- files that are no NPNet
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_wrong_key_is_named_at_once(tmp_path, small_published, layout):
+    state = dict(small_published)
+    del state["alpha"], state["unet_svd.bn.weight"]
+    state["extra"], state["unet_svd.mlp9.weight"] = torch.ones(1), torch.ones(2, 3)
+    state["beta"] = torch.ones(2)
+    state["unet_svd.mlp1.0.bias"] = state["unet_svd.mlp1.0.bias"].to(torch.int8)
+    sentence = refusal(write_published(state, tmp_path, layout))
+    assert "2 missing (alpha, unet_svd.bn.weight)" in sentence
+    assert "2 unexpected (extra, unet_svd.mlp9.weight)" in sentence
+    assert "1 misshapen (beta [2] instead of [1])" in sentence
+    assert "1 not floating point (unet_svd.mlp1.0.bias)" in sentence
+    assert "download the file again" in sentence
+
+
+def test_both_spellings_at_once_are_refused(tmp_path, small_published):
+    state = small_published | {"embeeding.linear.bias": torch.zeros(8)}
+    assert "embeeding.linear.bias" in refusal(write_published(state, tmp_path, LAYOUTS[2]))
+
+
+def test_another_width_of_prompts_is_misshapen(tmp_path, small_published):
+    state = small_published | {"text_embedding.linear.weight": torch.zeros(8, 77 * 768)}
+    assert "text_embedding.linear.weight [8, 59136] instead of [8, " in refusal(
+        write_published(state, tmp_path, LAYOUTS[2])
+    )
+
+
+def test_wrong_keys_in_our_own_file_are_named(tmp_path):
+    save_npnet(small_net(), tmp_path / "net")
+    with safetensors.safe_open(tmp_path / "net", "pt") as file:
+        config = {"npnet.config": file.metadata()["npnet.config"]}
+    tensors = safetensors.torch.load_file(tmp_path / "net")
+    tensors["gamma"] = tensors.pop("alpha")
+    safetensors.torch.save_file(tensors, tmp_path / "net", config)
+    sentence = refusal(tmp_path / "net")
+    assert "1 missing (alpha); 1 unexpected (gamma)" in sentence
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "{",
+        "[]",
+        "[1]",
+        "5",
+        "null",
+        '"sdxl"',
+        "{}",  # the published SDXL net, whose keys are others
+        '{"resolution": "16"}',
+        '{"resolution": 16.0}',
+        '{"swin_heads": 3}',
+        '{"swin_heads": [0, 1]}',
+        '{"channels": 5}',
+        '{"of_the_future": 1}',
+        '{"drop_path": "0"}',
+    ],
+)
+def test_a_config_that_makes_no_net_is_refused(tmp_path, config):
+    safetensors.torch.save_file(small_net().state_dict(), tmp_path / "net", {"npnet.config": config})
+    refusal(tmp_path / "net")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("key", ["alpha", "unet_embedding.swin.layers.1.blocks.0.mlp.fc1.weight"])
+def test_weights_that_are_not_finite_are_refused(tmp_path, small_published, key, value):
+    weights = small_published[key].clone()
+    weights.view(-1)[-1] = value
+    sentence = refusal(write_published(small_published | {key: weights}, tmp_path, LAYOUTS[0]))
+    assert key.rsplit(".", 1)[-1] in sentence
+    assert "NaN or infinite" in sentence
+
+
+def test_a_lora_is_no_npnet(tmp_path):
+    key = "lora_unet_down_blocks_1_attentions_0_proj_in"
+    lora = {f"{key}.alpha": torch.ones(()), f"{key}.lora_down.weight": torch.ones(4, 8)}
+    safetensors.torch.save_file(lora, tmp_path / "lora.safetensors", {"ss_network_dim": "4"})
+    sentence = refusal(tmp_path / "lora.safetensors")
+    assert f"is not an NPNet (it has keys such as {key}.alpha" in sentence
+    assert "choose" in sentence
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [torch.ones(1)],
+        torch.ones(3),
+        "text",
+        {0: torch.ones(1), "alpha": torch.ones(1)},
+        {"epoch": 3, "alpha": torch.ones(1)},
+        {"unet_svd": {"mlp1": {"0.weight": torch.ones(1)}}},
+        {"unet_svd": [torch.ones(1)]},
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torch_files_of_something_else_are_refused(tmp_path, content, zipped):
+    torch.save(content, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
+    assert "not" in refusal(tmp_path / "net.pth")
+
+
+class Touch:
+    """Unpickled with code allowed, this makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("write", ["zip", "before zip", "pickle"])
+def test_code_in_a_pth_does_not_run(tmp_path, write):
+    canary, path = tmp_path / "canary", tmp_path / "net.pth"
+    content = {"unet_svd": Touch(canary), "alpha": torch.ones(1)}
+    if write == "pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+        pickle.loads(path.read_bytes())
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=write == "zip")
+        torch.load(path, weights_only=False)
+    canary.unlink()  # it does run for those who let it
+    sentence = refusal(path)
+    assert "could run code" in sentence
+    assert not canary.exists()
+
+
+def test_missing_files_and_folders(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        assert "There is no file" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"PK", b"\x80", b"\x80\x02}q\x00.", b"hello, world", b"<!DOCTYPE html>"]
+)
+def test_other_bytes_are_refused(tmp_path, content):
+    (tmp_path / "net.safetensors").write_bytes(content)
+    sentence = refusal(tmp_path / "net.safetensors")
+    assert any(word in sentence for word in ("empty", "damaged", "neither a safetensors nor a PyTorch file"))
+
+
+# --- damaged files
+
+
+@pytest.fixture(params=[*LAYOUTS, "ours"])
+def intact(request, tmp_path, small_published):
+    """A file of each kind."""
+    if request.param != "ours":
+        return write_published(small_published, tmp_path, request.param)
+    save_npnet(small_net(), tmp_path / "net")
+    return tmp_path / "net"
+
+
+def test_a_truncated_file_is_refused(intact):
+    content = intact.read_bytes()
+    rng = random.Random(0)
+    for length in [1, 2, 7, 8, 9, 64, *sorted(rng.sample(range(len(content)), 20)), len(content) - 1]:
+        intact.write_bytes(content[:length])
+        sentence = refusal(intact)
+        assert "damaged" in sentence or "empty" in sentence or "neither" in sentence
+
+
+def test_a_file_with_something_behind_it_is_refused_or_the_same(intact):
+    expected = load_npnet(intact)
+    intact.write_bytes(intact.read_bytes() + b"more")
+    try:
+        npnet = load_npnet(intact)
+    except InputError:
+        return
+    assert same(npnet, expected)
+
+
+def test_a_tensor_marked_as_a_folder_is_refused(tmp_path, small_published):
+    path = write_published(small_published, tmp_path, LAYOUTS[0])
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")  # torch would leave this entry's memory uninitialised
+    content[directory + 38] |= 0x10
+    path.write_bytes(content)
+    assert "is marked as a folder" in refusal(path)
+
+
+def test_a_flipped_bit_is_noticed_or_harmless(intact):
+    expected, content = load_npnet(intact), intact.read_bytes()
+    rng = random.Random(0)
+    if content[:2] == b"PK":  # what a zip says of its parts stands at its end
+        places = rng.sample(range(len(content) - 20_000, len(content)), 150) + rng.sample(range(len(content)), 50)
+    else:
+        weights = 8 + struct.unpack("<Q", content[:8])[0]
+        places = rng.sample(range(weights), 150)
+        if b"modelspec.hash" in content[:weights]:  # the published files have no checksum of their weights
+            places += rng.sample(range(weights, len(content)), 50)
+    sentences = []
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << rng.randrange(8)
+        intact.write_bytes(damaged)
+        try:
+            npnet = load_npnet(intact)
+        except InputError as error:
+            sentences.append(str(error))
+        else:
+            assert all(map(torch.equal, npnet.state_dict().values(), expected.state_dict().values())), place
+    assert len(sentences) > 50
+    assert all(str(intact) in sentence for sentence in sentences)
