@@ -127,7 +127,7 @@ def test_kinds_of_models(acts, model_type, latent):
 
 def test_patched_model_sampling_decides_what_full_noise_is(acts):
     (model,) = call(
-        "ModelSamplingContinuousEDM", model=tiny_sdxl(), sampling="v_prediction", sigma_max=500.0, sigma_min=0.03
+        "ModelSamplingContinuousEDM", model=tiny_sdxl(), sampling="v_prediction", sigma_max=5.0, sigma_min=0.03
     )
     acts(model, POSITIVE, NEGATIVE, picture())
 
