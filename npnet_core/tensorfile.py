@@ -59,7 +59,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             if (damaged := archive.testzip()) is not None:
                 raise InputError(f"{path} is damaged (checksum of {damaged} differs): get the file again.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)  # torch 2.2 maps no Path
     except Exception as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise InputError(

@@ -9,7 +9,6 @@ Its networks are built by its own factory at a small size, and scores come from 
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 from pathlib import Path
@@ -17,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hpsv2 import img_score
-from hpsv2.src.open_clip import add_model_config, create_model_and_transforms, get_tokenizer, tokenizer
+from hpsv2.src.open_clip import tokenizer
 from PIL import Image
 
+from benchmarks import hpsv2_package
 from npnet_core.preference import load_scorer
 from npnet_core.preference.architecture import VIT_H
 from npnet_core.preference.pixels import pad_to_square
@@ -52,7 +51,7 @@ PROMPTS = [
 def words(tmp_path_factory) -> Path:
     """The package's vocabulary as vocab.json and merges.txt."""
     folder = tmp_path_factory.mktemp("words")
-    write_words(folder, *package_words())
+    hpsv2_package.write_words(folder, *hpsv2_package.words())
     return folder
 
 
@@ -60,10 +59,10 @@ def words(tmp_path_factory) -> Path:
 def package(tmp_path_factory):
     """(the package's network, its preprocessing, a checkpoint of it as published ones are)."""
     folder = tmp_path_factory.mktemp("package")
-    model, preprocess = build(TINY, folder)
+    network, preprocess = hpsv2_package.random_network(TINY, folder)
     checkpoint = folder / "HPS_v2_tiny.pt"
-    torch.save({"state_dict": model.state_dict()}, checkpoint)
-    return model, preprocess, checkpoint
+    torch.save({"state_dict": network.state_dict()}, checkpoint)
+    return network, preprocess, checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -94,18 +93,17 @@ def test_pixels(package, images):
             np.testing.assert_allclose(pad_to_square(as_tensor(image), 224)[0], preprocess(image), atol=1e-6, rtol=0)
 
 
-def test_features_and_scores(package, images, words, monkeypatch):
-    model, preprocess, checkpoint = package
+def test_features_and_scores(package, images, words):
+    network, preprocess, checkpoint = package
     scorer = load_scorer("hpsv2", checkpoint, config=TINY, tokenizer=words)
-    tokens = get_tokenizer("ViT-H-14")(PROMPTS[: len(images)])
+    tokens = tokenizer.tokenize(PROMPTS[: len(images)])
     with torch.no_grad():
-        theirs = model(torch.stack([preprocess(image) for image in images]), tokens)
+        theirs = network(torch.stack([preprocess(image) for image in images]), tokens)
         ours = scorer.model.image_features(torch.cat([pad_to_square(as_tensor(image), 224) for image in images]))
         np.testing.assert_allclose(ours, theirs["image_features"], atol=1e-6, rtol=0)
         np.testing.assert_allclose(scorer.model.text_features(tokens), theirs["text_features"], atol=1e-6, rtol=0)
-    monkeypatch.setattr(img_score, "model_dict", {"model": model, "preprocess_val": preprocess})
     for image, prompt in zip(images, PROMPTS, strict=False):
-        expected = img_score.score(image, prompt, cp=str(checkpoint))[0]
+        expected = hpsv2_package.score(network, preprocess, checkpoint, image, prompt)
         assert abs(scorer.score(as_tensor(image), [prompt]).item() - expected) < 1e-6
 
 
@@ -113,42 +111,9 @@ def as_tensor(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image))[None].float() / 255
 
 
-def build(config: dict, folder: Path):
-    """A network of the package's factory with random weights, and its preprocessing for scoring."""
-    (folder / "random-hps.json").write_text(json.dumps(config))
-    add_model_config(folder / "random-hps.json")
-    model, _, preprocess = create_model_and_transforms(
-        "random-hps", None, precision="amp", light_augmentation=True, aug_cfg={}, output_dict=True
-    )
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim > 1:  # its own are so small that all features are alike
-                weight.copy_(torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5)
-            elif name.endswith("bias"):
-                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.02)
-    return model.eval(), preprocess
-
-
-def package_words() -> tuple[dict[str, int], list[str]]:
-    """(vocabulary with transformers' names for both ends, merges) out of the package's one file."""
-    with gzip.open(tokenizer.default_bpe(), "rt", encoding="utf-8") as file:
-        merges = file.read().split("\n")[1 : 49152 - 256 - 2 + 1]
-    vocabulary = dict(tokenizer._tokenizer.encoder)
-    for ours, theirs in (("<|startoftext|>", "<start_of_text>"), ("<|endoftext|>", "<end_of_text>")):
-        vocabulary[ours] = vocabulary.pop(theirs)
-    return vocabulary, merges
-
-
-def write_words(folder: Path, vocabulary: dict[str, int], merges: list[str]) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
-
-
 def needed(prompts: list[str]) -> tuple[dict[str, int], list[str]]:
     """The part of the vocabulary that splits these prompts as all of it does: every merge that any step considers."""
-    vocabulary, merges = package_words()
+    vocabulary, merges = hpsv2_package.words()
     ranks = {tuple(merge.split()): merge for merge in merges}
     considered, get_pairs = set(), tokenizer.get_pairs
 
@@ -173,7 +138,7 @@ def write_fixtures() -> None:
     ids = [[i for i in row if i] for row in tokenizer.tokenize(prompts).tolist()]
     rows = ",\n".join(json.dumps([prompt, row]) for prompt, row in zip(prompts, ids, strict=True))
     (DATA / "hpsv2_tokens.json").write_text(f"[\n{rows}\n]\n", encoding="utf-8")
-    write_words(DATA / "clip_words", *needed(prompts))
+    hpsv2_package.write_words(DATA / "clip_words", *needed(prompts))
 
 
 if __name__ == "__main__":

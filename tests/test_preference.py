@@ -199,8 +199,8 @@ def test_mps_is_its_formula(tmp_path, clip_folder, monkeypatch):
     monkeypatch.setattr(mps, "THRESHOLD", 0.8)  # in random towers everything is alike
     path = tiny_scorers.write_mps(tmp_path)
     scorer = load_scorer(None, path, config=CLIP_CONFIG, tokenizer=clip_folder)
-    state = {key: value.double() for key, value in torch.load(path, weights_only=True).items()}
-    clip = CLIPModel(clip_config(Architecture.from_dict(CLIP_CONFIG))).double().eval()
+    state = torch.load(path, weights_only=True)
+    clip = CLIPModel(clip_config(Architecture.from_dict(CLIP_CONFIG))).eval()
     clip.load_state_dict({key[6:]: value for key, value in state.items() if key.startswith("model.")})
     tokenize = clip_tokenizer(clip_folder, Architecture.from_dict(CLIP_CONFIG).text_cfg)
     batch = images(2, 56, 56)
@@ -219,17 +219,17 @@ def test_mps_is_its_formula(tmp_path, clip_folder, monkeypatch):
         return x[: len(x) // 2] * F.silu(x[len(x) // 2 :])
 
     with torch.no_grad():
-        for pixels, prompt in zip(crop_to_square(batch, 56).double(), PROMPTS, strict=False):
+        for pixels, prompt in zip(crop_to_square(batch, 56), PROMPTS, strict=False):
             tokens = clip.text_model(tokenize([prompt, mps.CONDITION]))
-            words, condition = clip.text_projection(tokens.last_hidden_state)
-            end = clip.text_projection(tokens.pooler_output)[0]
+            words, condition = clip.text_projection(tokens.last_hidden_state).double()
+            end = clip.text_projection(tokens.pooler_output)[0].double()
             similar = (words @ condition.T).max(1).values
             words = words[similar / similar.max() > mps.THRESHOLD]
             assert 0 < len(words) < 77  # the condition chooses
-            x = clip.visual_projection(clip.vision_model(pixels[None]).last_hidden_state)[0]
+            x = clip.visual_projection(clip.vision_model(pixels[None]).last_hidden_state)[0].double()
             for i in range(4):
                 layer = f"cross_model.layers.{i}."
-                w = {key[len(layer) :]: value for key, value in state.items() if key.startswith(layer)}
+                w = {key[len(layer) :]: value.double() for key, value in state.items() if key.startswith(layer)}
                 y = F.layer_norm(x, (128,), w["0.fn.norm.weight"])
                 k, v = (words @ w["0.fn.to_kv.weight"].T).split(64, -1)
                 x = torch.stack(
@@ -311,8 +311,8 @@ def test_scores_are_those_of_the_saved_image(hps):
     assert torch.equal(hps.score(batch, ["a cat"]), hps.score(between, ["a cat"]))
 
 
-def test_words_behind_the_end_do_not_matter(clip_folder):
-    """CLIP's own tokens with its own filler, and the cut that keeps the end."""
+def test_clips_tokens(clip_folder):
+    """With its own filler, and the cut that keeps the end."""
     from transformers import CLIPTokenizerFast
 
     text = Architecture.from_dict(CLIP_CONFIG).text_cfg
@@ -320,6 +320,15 @@ def test_words_behind_the_end_do_not_matter(clip_folder):
     reference = CLIPTokenizerFast.from_pretrained(clip_folder)
     expected = reference(prompts, padding="max_length", truncation=True, max_length=77, return_tensors="pt")
     assert torch.equal(clip_tokenizer(clip_folder, text)(prompts), expected["input_ids"])
+
+
+def test_what_stands_behind_the_end_does_not_matter(hps):
+    """So the text tower reads no more than the longest prompt of a batch."""
+    ids = torch.from_numpy(np.load(DATA / "hps_tiny.npz")["tokens"])
+    with torch.no_grad():
+        full = hps.model.clip.text_projection(hps.model.clip.text_model(ids).pooler_output)
+        short = torch.cat([hps.model.text_features(row) for row in ids.split(1)])
+    torch.testing.assert_close(short, F.normalize(full, dim=-1), atol=1e-6, rtol=0)
 
 
 def test_berts_words_are_cut_at_35(tmp_path):

@@ -65,7 +65,9 @@ class CLIP(nn.Module):
         return F.normalize(self.clip.visual_projection(pooled).float(), dim=-1)
 
     def text_features(self, tokens: Tensor) -> Tensor:
-        """Ids [B, T] → [B, D]."""
+        """Ids [B, T] → [B, D]; what stands behind the ends is left out, because a causal tower does not see it."""
+        end = self.architecture.text_cfg.vocab_size - 1
+        tokens = tokens[:, : (tokens == end).int().argmax(-1).max() + 1]
         pooled = self.clip.text_model(tokens.to(self.clip.text_projection.weight.device)).pooler_output
         return F.normalize(self.clip.text_projection(pooled).float(), dim=-1)
 
