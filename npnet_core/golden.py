@@ -120,11 +120,16 @@ def golden_noise(
     prompt = prompt.detach().to(device, torch.float32).expand(len(x), -1, -1)
     chunks = prompt_chunks(prompt, config.prompt_tokens, long_prompt)
     golden = torch.cat(
-        [golden_image(npnet, x[i : i + 1], [chunk[i : i + 1] for chunk in chunks], long_prompt) for i in range(len(x))]
+        [golden_image(npnet, alone(x, i), [alone(chunk, i) for chunk in chunks], long_prompt) for i in range(len(x))]
     )
     if not golden.isfinite().all():
         raise InputError("The golden noise has NaN or infinite values: use another NPNet file or prompt.")
     return torch.lerp(noise, golden.to(noise), strength)
+
+
+def alone(batch: Tensor, i: int) -> Tensor:
+    """Item i as a batch of one, in memory of its own: where its factors lie decides the last bits of a product."""
+    return batch[i : i + 1].clone(memory_format=torch.contiguous_format)
 
 
 @torch.no_grad()
@@ -157,7 +162,9 @@ def check_strength(strength: float) -> None:
 
 
 def check_noise(noise: Tensor, channels: int) -> None:
-    """Raise InputError unless ``noise`` is [B, channels, H, W] and finite."""
+    """Raise InputError unless ``noise`` is [B, channels, H, W], of a floating-point type and finite."""
+    if not noise.is_floating_point():
+        raise InputError(f"Noise of type {noise.dtype} came, floating-point numbers were expected: convert it before.")
     if noise.ndim != 4 or noise.shape[1] != channels or 0 in noise.shape:
         raise InputError(
             f"Noise of shape {list(noise.shape)} came, [batch, {channels}, height, width] was expected: use this net "
