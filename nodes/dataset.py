@@ -33,7 +33,7 @@ class NPNetSavePair(io.ComfyNode):
                     tooltip="How the scored images were sampled, for example: euler, normal, 10 steps, cfg 5.5.",
                 ),
             ],
-            outputs=[io.String.Output("report", tooltip="What is shown on the node.")],
+            outputs=[io.String.Output(display_name="report", tooltip="What is shown on the node.")],
         )
 
     @classmethod

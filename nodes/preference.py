@@ -67,7 +67,7 @@ class NPNetScorerLoad(io.ComfyNode):
                     tooltip="What the file is; auto finds it from the file.",
                 ),
             ],
-            outputs=[ScorerSocket.Output("scorer", tooltip="For HPS Filter and Pick Best Images.")],
+            outputs=[ScorerSocket.Output(display_name="scorer", tooltip="For HPS Filter and Pick Best Images.")],
         )
 
     @classmethod
@@ -119,14 +119,18 @@ class NPNetHPSFilter(io.ComfyNode):
                 ),
             ],
             outputs=[
-                PairSocket.Output("pair", tooltip="The pair with its scores, for Save Noise Pair."),
+                PairSocket.Output(display_name="pair", tooltip="The pair with its scores, for Save Noise Pair."),
                 io.Boolean.Output(
-                    "kept", tooltip="Per item: whether this filter prefers the target.", is_output_list=True
+                    display_name="kept",
+                    tooltip="Per item: whether this filter prefers the target.",
+                    is_output_list=True,
                 ),
-                io.Float.Output("source_scores", tooltip="Per item, raw.", is_output_list=True),
-                io.Float.Output("target_scores", tooltip="Per item, raw.", is_output_list=True),
-                io.Image.Output("preferred", tooltip="Per item the target image if it is kept, else the source image."),
-                io.String.Output("report", tooltip="What is shown on the node."),
+                io.Float.Output(display_name="source_scores", tooltip="Per item, raw.", is_output_list=True),
+                io.Float.Output(display_name="target_scores", tooltip="Per item, raw.", is_output_list=True),
+                io.Image.Output(
+                    display_name="preferred", tooltip="Per item the target image if it is kept, else the source image."
+                ),
+                io.String.Output(display_name="report", tooltip="What is shown on the node."),
             ],
         )
 
@@ -198,10 +202,14 @@ class NPNetPickBest(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("best", tooltip="The k best images, best first."),
-                io.Latent.Output("best_latents", tooltip="Their latents, if latents were given."),
-                io.Int.Output("indices", tooltip="Their places in the batch, from 0.", is_output_list=True),
-                io.Float.Output("scores", tooltip="The raw score of every image of the batch.", is_output_list=True),
+                io.Image.Output(display_name="best", tooltip="The k best images, best first."),
+                io.Latent.Output(display_name="best_latents", tooltip="Their latents, if latents were given."),
+                io.Int.Output(
+                    display_name="indices", tooltip="Their places in the batch, from 0.", is_output_list=True
+                ),
+                io.Float.Output(
+                    display_name="scores", tooltip="The raw score of every image of the batch.", is_output_list=True
+                ),
             ],
         )
 

@@ -210,9 +210,9 @@ class NPNetRedenoisePair(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Noise.Output("source", tooltip="The source noise, for SamplerCustomAdvanced."),
-                io.Noise.Output("target", tooltip="The target noise, for SamplerCustomAdvanced."),
-                PairSocket.Output("pair", tooltip="Both, for HPS Filter and Save Noise Pair."),
+                io.Noise.Output(display_name="source", tooltip="The source noise, for SamplerCustomAdvanced."),
+                io.Noise.Output(display_name="target", tooltip="The target noise, for SamplerCustomAdvanced."),
+                PairSocket.Output(display_name="pair", tooltip="Both, for HPS Filter and Save Noise Pair."),
             ],
         )
 
