@@ -1,26 +1,31 @@
-// Nodes that report something show it on themselves after they ran.
-import { app } from "../../scripts/app.js";
-import { ComfyWidgets } from "../../scripts/widgets.js";
+// Nodes that report something show it on themselves after a run.
+import { app } from "../../../scripts/app.js";
 
 const REPORTING = new Set(["NPNetHPSFilter", "NPNetPickBest", "NPNetSavePair"]);
+const HEIGHT = 70; // at least, in pixels
 
 app.registerExtension({
   name: "npnet.report",
-  beforeRegisterNodeDef(nodeType, nodeData) {
-    if (!REPORTING.has(nodeData.name)) return;
-    const onExecuted = nodeType.prototype.onExecuted;
-    nodeType.prototype.onExecuted = function (message) {
-      onExecuted?.apply(this, arguments);
-      let widget = this.widgets?.find((w) => w.name === "npnet_report");
-      if (!widget) {
-        widget = ComfyWidgets.STRING(this, "npnet_report", ["STRING", { multiline: true }], app).widget;
-        widget.inputEl.readOnly = true;
-        widget.serialize = false; // neither in saved workflows nor among the node's inputs
-        widget.options.serialize = false;
-        widget.serializeValue = async () => undefined;
-        this.setSize([this.size[0], Math.max(this.size[1], this.computeSize()[1])]);
-      }
-      widget.value = message.text.join("\n");
+  nodeCreated(node) {
+    if (!REPORTING.has(node.comfyClass)) return;
+
+    const text = document.createElement("textarea");
+    text.className = "comfy-multiline-input";
+    text.readOnly = true;
+    text.placeholder = "reports here after a run";
+    const widget = node.addDOMWidget("npnet_report", "report", text, {
+      serialize: false, // not among the inputs that are queued
+      getMinHeight: () => HEIGHT,
+      getValue: () => text.value,
+      setValue: (value) => (text.value = value),
+    });
+    widget.serialize = false; // nor in saved workflows
+    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
+
+    const onExecuted = node.onExecuted;
+    node.onExecuted = function (output) {
+      onExecuted?.call(this, output);
+      widget.value = output.text.join("\n");
     };
   },
 });
