@@ -20,7 +20,7 @@ HPS = ModelFile("HPS_v2.1_compressed.pt", "xswu/HPSv2", "preference", "2.0 GB")
 
 OURS = "yellow"  # the colour of this pack's nodes
 PICTURE = (360, 380)
-REPORT = 110  # height of what a node shows of its scores
+REPORT = (PICTURE[0], 150)  # a node that shows a prompt and what it reports
 
 
 def golden_noise_sdxl() -> Layout:
@@ -139,7 +139,7 @@ it changes nothing. Use either this node or *NPNet Golden Noise*: together they 
 def collect_pairs_sdxl() -> Layout:
     checkpoint, scorer = load_checkpoint(SDXL), load_scorer(HPS)
     prompt = prompt_text("A watercolour of two hedgehogs sharing a red umbrella")
-    positive = node("CLIPTextEncode", clip=checkpoint["CLIP"], text=prompt, title="Prompt", color="green")
+    positive = positive_prompt(checkpoint, prompt)
     negative = node("ConditioningZeroOut", conditioning=positive, title="No prompt")
     latent = square_latent()
     noise = next_seed()
@@ -160,7 +160,11 @@ def collect_pairs_sdxl() -> Layout:
         base_model="sd_xl_base_1.0",
         sampling="euler, normal, 10 steps, cfg 5.5",
         color=OURS,
-        box=(330, REPORT),
+        box=REPORT,
+    )
+    pictures = row(
+        node("PreviewImage", images=samples["source"][1], title="Source", box=PICTURE),
+        node("PreviewImage", images=samples["target"][1], title="Target", box=PICTURE),
     )
     return row(
         column(
@@ -184,7 +188,8 @@ keeps about three of four. `npnet collect` does the same without ComfyUI, severa
                 SDXL,
                 HPS,
             ),
-            row(group("Verdict", verdict), group("Dataset", saved)),
+            group("Side by side", pictures),
+            group("Verdict", row(verdict, saved)),
         ),
     )
 
@@ -192,7 +197,7 @@ keeps about three of four. `npnet collect` does the same without ComfyUI, severa
 def pick_best_of_n() -> Layout:
     checkpoint, scorer = load_checkpoint(SDXL), load_scorer(HPS)
     prompt = prompt_text("A paper boat on a puddle that mirrors a stormy sky, low angle photograph")
-    positive = node("CLIPTextEncode", clip=checkpoint["CLIP"], text=prompt, title="Prompt", color="green")
+    positive = positive_prompt(checkpoint, prompt)
     negative = negative_prompt(checkpoint)
     latent = node("EmptyLatentImage", width=1024, height=1024, batch_size=8, title="Eight images")
     samples = node(
@@ -218,7 +223,7 @@ def pick_best_of_n() -> Layout:
         prompt=prompt,
         k=2,
         color=OURS,
-        box=(330, REPORT),
+        box=REPORT,
     )
     return row(
         column(
@@ -240,10 +245,10 @@ PickScore, ImageReward, CLIPScore, the aesthetic predictor.
                 SDXL,
                 HPS,
             ),
-            row(
-                group("All", node("PreviewImage", images=images, title="All eight", box=PICTURE)),
-                group(
-                    "Best",
+            group(
+                "Images",
+                row(
+                    node("PreviewImage", images=images, title="All eight", box=(PICTURE[0], 410)),
                     node("SaveImage", images=best, filename_prefix="npnet/best", title="The two best", box=PICTURE),
                 ),
             ),
@@ -255,7 +260,7 @@ def golden_noise_vs_redenoise() -> Layout:
     checkpoint, npnet = loaders(SDXL, SDXL_NPNET)
     scorer = load_scorer(HPS)
     prompt = prompt_text("A violinist made of autumn leaves playing on a stone bridge")
-    positive = node("CLIPTextEncode", clip=checkpoint["CLIP"], text=prompt, title="Prompt", color="green")
+    positive = positive_prompt(checkpoint, prompt)
     negative = node("ConditioningZeroOut", conditioning=positive, title="No prompt")
     latent, noise = square_latent(), next_seed()
     collected = node(
@@ -295,23 +300,21 @@ def golden_noise_vs_redenoise() -> Layout:
         column(group("Noises", collected, pair, golden), group("Sampling of all", guider, sampler, sigmas)),
         group("Sampling", *(item for both in samples.values() for item in both)),
         column(
-            row(
-                note(
-                    "What NPNet learns, and what it learned",
-                    """
+            note(
+                "What NPNet learns, and what it learned",
+                """
 One seed, three times: from ordinary noise, from the noise that **re-denoising** makes of it (what NPNet is trained to
 predict, at three more evaluations of the model), and from NPNet's **golden noise**. Two filters score them.
 """,
-                    """
+                """
 Neither wins every time. Compare many seeds before you judge: a single pair of pictures is no evidence.
 """,
-                    SDXL,
-                    SDXL_NPNET,
-                    HPS,
-                ),
-                group("Scores", row(*verdicts)),
+                SDXL,
+                SDXL_NPNET,
+                HPS,
             ),
             group("Side by side", pictures),
+            group("Scores", row(*verdicts)),
         ),
     )
 
@@ -404,10 +407,11 @@ def load_scorer(file: ModelFile) -> Node:
 
 def prompts(checkpoint: Node, prompt: str) -> tuple[Node, Node]:
     """The positive and the negative prompt."""
-    positive = node(
-        "CLIPTextEncode", clip=checkpoint["CLIP"], text=prompt, title="Prompt", color="green", box=(380, 80)
-    )
-    return positive, negative_prompt(checkpoint)
+    return positive_prompt(checkpoint, prompt), negative_prompt(checkpoint)
+
+
+def positive_prompt(checkpoint: Node, prompt: str | Node) -> Node:
+    return node("CLIPTextEncode", clip=checkpoint["CLIP"], text=prompt, title="Prompt", color="green", box=(380, 80))
 
 
 def negative_prompt(checkpoint: Node) -> Node:
@@ -493,7 +497,7 @@ def hps_filter(
         margin=0.0,
         title=title,
         color=OURS,
-        box=(330, REPORT),
+        box=REPORT,
         **pair_input,
     )
 

@@ -14,12 +14,12 @@ import sys
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from workflows.build import FOLDER, OURS, TEMPLATES
-from workflows.canvas import Layout, canvas_graph, column, node, row
+from workflows.build import FOLDER, TEMPLATES
+from workflows.canvas import Layout, canvas_graph
+from workflows.help import HELP
 
 DOCS = FOLDER.parent / "web" / "docs"
 MARGIN = 20  # around the graph
-NARROW = (250, 0)  # the help is shown in a narrow panel
 PANELS = (400, 300)  # left and right, above and below it, where ComfyUI has its panels
 
 SHOW = """async ([graph, offset]) => {
@@ -28,51 +28,6 @@ SHOW = """async ([graph, offset]) => {
     app.canvas.ds.offset = offset
     app.canvas.draw(true, true)
 }"""
-
-
-def help_of_load() -> Layout:
-    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors", color=OURS, box=NARROW)
-    users = [
-        node(use, npnet=npnet, strength=1.0, long_prompt="truncate", box=NARROW)
-        for use in ("NPNetNoise", "NPNetModelPatch")
-    ]
-    return row(npnet, column(*users))
-
-
-def help_of_noise() -> Layout:
-    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors", box=NARROW)
-    source = node("RandomNoise", noise_seed=0, box=NARROW)
-    prompt = node("CLIPTextEncode", text="your prompt", title="Prompt", color="green", box=(NARROW[0], 40))
-    golden = node(
-        "NPNetNoise",
-        npnet=npnet,
-        noise=source,
-        conditioning=prompt,
-        strength=1.0,
-        long_prompt="truncate",
-        color=OURS,
-        box=NARROW,
-    )
-    return row(column(npnet, source, prompt), column(golden, node("SamplerCustomAdvanced", noise=golden, box=NARROW)))
-
-
-def help_of_model_patch() -> Layout:
-    checkpoint = node("CheckpointLoaderSimple", ckpt_name="sdxl.safetensors", box=NARROW)
-    npnet = node("NPNetLoad", npnet_name="sdxl.safetensors", box=NARROW)
-    patched = node(
-        "NPNetModelPatch",
-        model=checkpoint,
-        npnet=npnet,
-        strength=1.0,
-        long_prompt="truncate",
-        color=OURS,
-        box=NARROW,
-    )
-    settings = {"seed": 0, "steps": 30, "cfg": 5.5, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-    return row(column(checkpoint, npnet), column(patched, node("KSampler", model=patched, **settings, box=NARROW)))
-
-
-HELP = {"NPNetLoad": help_of_load, "NPNetNoise": help_of_noise, "NPNetModelPatch": help_of_model_patch}
 
 
 def picture(page: Page, layout: Layout) -> Image.Image:
@@ -101,6 +56,7 @@ def main(url: str) -> None:
         page.goto(url)
         page.wait_for_function("window.app?.graph && window.app.extensionManager")
         page.wait_for_timeout(2000)
+        page.keyboard.press("Escape")  # a new ComfyUI opens with a choice of templates
         for template in TEMPLATES:
             image = picture(page, template())
             image.thumbnail((640, 640), Image.Resampling.LANCZOS)

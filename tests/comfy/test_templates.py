@@ -299,9 +299,9 @@ def test_missing_nodes_and_inputs_of_a_prompt_are_found_out(object_info):
     assert found[2].startswith("KSampler 6: positive is linked to 2.0")
 
 
-def test_a_prompt_runs_on_tiny_models(server, tiny_npnets):
+def test_a_prompt_runs_on_tiny_models(server, tiny_npnets, tiny_scorer):
     plain = copy.deepcopy(PROMPT)  # the same seed without golden noise, beside it
     plain["6"]["inputs"]["model"] = ["1", 0]
     both = PROMPT | {"9": plain["6"], "10": plain["7"], "11": plain["8"]}
     both["10"]["inputs"]["samples"], both["11"]["inputs"]["images"] = ["9", 0], ["10", 0]
-    run(server, both, tiny_npnets, SMALL)
+    run(server, both, tiny_npnets, tiny_scorer, SMALL)
