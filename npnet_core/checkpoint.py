@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from torch import Tensor, nn
 from .config import PUBLISHED, NPNetConfig
 from .errors import InputError
 from .model import NPNet
+from .tensorfile import HASH, check_tensors, data_hash, is_safetensors, read_tensors, write_tensors
 
 # Published prefix → ours.
 RENAMED = {
@@ -54,7 +51,6 @@ CONVOLUTIONS = {
 
 ARCHITECTURE = "npnet.architecture"
 CONFIG = "npnet.config"
-HASH = "modelspec.hash_sha256"
 
 
 @dataclass(frozen=True)
@@ -114,25 +110,18 @@ def save_npnet(npnet: NPNet, path: str | Path, metadata: dict[str, str] | None =
         ARCHITECTURE: "npnet",
         CONFIG: json.dumps(npnet.config.to_dict()),
     }
-    entries[HASH] = _data_hash(safetensors.torch.save(tensors))
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(safetensors.torch.save(tensors, entries))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    entries[HASH] = data_hash(safetensors.torch.save(tensors))
+    write_tensors(path, tensors, entries)
 
 
 def read_npnet(path: str | Path) -> NPNetFile:
     """Read and check a file without building the net; raises as :func:`load_npnet` does."""
     path = Path(path)
-    tensors, metadata, layout = _read(path)
+    tensors, metadata = read_tensors(path)
+    layout = _layout(path, tensors, metadata)
     if CONFIG in metadata:
         config = _config(path, metadata[CONFIG])
-        _check(path, tensors, _shapes(config), "unpack it again or convert it anew from its source")
+        check_tensors(path, tensors, _shapes(config))
         unused = 0
     else:
         if not any(key.startswith("text_embedding.") for key in tensors):
@@ -143,19 +132,25 @@ def read_npnet(path: str | Path) -> NPNetFile:
                 "of the published NPNet files or one that `npnet fit` or `npnet convert` wrote."
             )
         config = _published_config(tensors)
-        _check(path, tensors, _published_shapes(config) | UNUSED, "download the file again")
+        check_tensors(path, tensors, _published_shapes(config) | UNUSED)
         unused = sum(tensors[key].numel() for key in UNUSED)
         tensors = {
             _renamed(key, RENAMED): value.flatten(1) if key in CONVOLUTIONS else value
             for key, value in tensors.items()
             if key not in UNUSED
         }
-    tensors = {key: value.float() for key, value in tensors.items()}
-    if broken := sorted(key for key, value in tensors.items() if not value.sum().isfinite()):
-        raise InputError(
-            f"{path} has NaN or infinite weights in {', '.join(broken)}: the file is damaged, get it again."
-        )
+    # copied: the user may replace the file while the net lives
+    tensors = {key: value.to(torch.float32, copy=True) for key, value in tensors.items()}
     return NPNetFile(layout, tensors, config, metadata, unused)
+
+
+def _layout(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """The layout's name, as ``npnet inspect`` shows it."""
+    if CONFIG in metadata:
+        return "npnet safetensors"
+    if not is_safetensors(path):
+        return "released .pth"
+    return "safetensors, " + (MISSPELT if any(key.startswith(MISSPELT) for key in tensors) else "text_embedding.") + "*"
 
 
 def _config(path: Path, text: str) -> NPNetConfig:
@@ -196,110 +191,3 @@ def _renamed(key: str, prefixes: dict[str, str]) -> str:
         if key.startswith(old):
             return new + key.removeprefix(old)
     return key  # alpha, beta
-
-
-def _check(path: Path, tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]], remedy: str) -> None:
-    """Raise one error that names every key that is missing, unexpected or misshapen."""
-    complaints = {
-        "missing": sorted(set(expected) - set(tensors)),
-        "unexpected": sorted(set(tensors) - set(expected)),
-        "misshapen": [
-            f"{key} {list(tensors[key].shape)} instead of {list(shape)}"
-            for key, shape in sorted(expected.items())
-            if key in tensors and tuple(tensors[key].shape) != shape
-        ],
-        "not floating point": sorted(
-            key
-            for key in set(tensors) & set(expected)
-            if not tensors[key].is_floating_point() and not key.endswith("num_batches_tracked")
-        ),
-    }
-    found = [f"{len(keys)} {kind} ({', '.join(keys)})" for kind, keys in complaints.items() if keys]
-    if found:
-        raise InputError(f"{path} is no complete NPNet: its keys are {'; '.join(found)}; {remedy}.")
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], str]:
-    """Tensors by key, metadata, and the name of the layout. What kind of file it is, its first bytes say."""
-    if not path.is_file():
-        raise InputError(f"There is no file {path}: check the name, NPNet files belong into models/npnet.")
-    with path.open("rb") as file:
-        start = file.read(9)
-    if start[8:9] == b"{":
-        tensors, metadata = _parse(path, _read_safetensors)
-        if CONFIG in metadata:
-            return tensors, metadata, "npnet safetensors"
-        return (
-            tensors,
-            metadata,
-            "safetensors, " + ("embeeding.*" if _misspelt(tensors) else "text_embedding.*"),
-        )
-    if start[:2] == b"PK" or start[:1] == b"\x80":
-        return _parse(path, _read_pickle), {}, "released .pth"
-    raise InputError(
-        f"{path} is {'empty' if not start else 'neither a safetensors nor a PyTorch file'}: download the NPNet again."
-    )
-
-
-def _misspelt(tensors: dict[str, Tensor]) -> bool:
-    return any(key.startswith(MISSPELT) for key in tensors)
-
-
-def _parse(path: Path, read: Callable):
-    try:
-        return read(path)
-    except InputError:
-        raise
-    # A damaged file can break a parser anywhere; whatever it was, it is reported as that.
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            f"{path} cannot be read ({type(error).__name__}: {reason}): it is truncated or damaged, get the file again."
-        ) from error
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    content = path.read_bytes()  # not mapped: the user may replace the file while the net lives
-    if HASH in metadata and metadata[HASH] != _data_hash(content):
-        raise InputError(f"{path} is damaged: its weights do not match their checksum, get the file again.")
-    return safetensors.torch.load(content), metadata
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """The released layout: ``{"unet_svd": {…}, "unet_embedding": {…}, "embeeding": {…}, "alpha": …, "beta": …}``."""
-    if zipfile.is_zipfile(path):  # torch does not compare the checksums that it writes
-        with zipfile.ZipFile(path) as archive:
-            if (damaged := archive.testzip()) is not None:
-                raise InputError(f"{path} is damaged (checksum of {damaged} differs): download the file again.")
-            # an entry marked as a folder is not read, and its tensor holds whatever was in memory
-            if folders := [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]:
-                raise InputError(f"{path} is damaged ({folders[0]} is marked as a folder): download the file again.")
-    try:
-        with path.open("rb") as file:  # given a path, torch goes by the name
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise InputError(
-                f"{path} is damaged or holds more than tensors, which could run code when unpickled: use the published "
-                "file or a safetensors file."
-            ) from error
-        raise
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, not the weights of an NPNet: choose another file.")
-    flat = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": tensor for key, tensor in value.items()}
-        else:
-            flat[str(name)] = value
-    if wrong := sorted(str(key) for key, value in flat.items() if not isinstance(value, Tensor)):
-        raise InputError(f"{path} is not an NPNet (no tensor under {', '.join(wrong[:5])}): choose another file.")
-    return flat
-
-
-def _data_hash(content: bytes) -> str:
-    """SHA-256 of everything behind the header of a safetensors file, written as modelspec wants it."""
-    header = int.from_bytes(content[:8], "little")
-    return "0x" + hashlib.sha256(memoryview(content)[8 + header :]).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
@@ -14,12 +15,15 @@ from torch import Tensor
 
 from .errors import InputError
 
+HASH = "modelspec.hash_sha256"  # of all tensors, where a safetensors file says it
+INTEGERS = ("num_batches_tracked", "position_ids")  # all other weights are floating point
+
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors by key, metadata) of a file; what kind of file it is, its first bytes say.
 
-    A PyTorch file may hold its tensors under ``"state_dict"``; it has no metadata. The tensors are mapped from the
-    file where that is possible: copy what has to outlive it.
+    A PyTorch file may hold its tensors under ``"state_dict"``, or in one dictionary per part; it has no metadata. The
+    tensors are mapped from the file where that is possible: copy what has to outlive it.
 
     Raises:
         InputError: the file is missing, of another kind, damaged, or holds more than tensors.
@@ -28,8 +32,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise InputError(f"There is no file {path}: check its name.")
     with path.open("rb") as file:
-        start = file.read(9)
-    if start[8:9] == b"{":
+        start = file.read(2)
+    if is_safetensors(path):
         read = _read_safetensors
     elif start[:2] == b"PK" or start[:1] == b"\x80":
         read = _read_pickle
@@ -48,9 +52,18 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: the header's length in eight bytes, then JSON."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safetensors.safe_open(path, "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        metadata = file.metadata() or {}
+        if HASH in metadata and metadata[HASH] != data_hash(path.read_bytes()):
+            raise InputError(f"{path} is damaged: its weights do not match their checksum, get the file again.")
+        return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -58,26 +71,43 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
             if (damaged := archive.testzip()) is not None:
                 raise InputError(f"{path} is damaged (checksum of {damaged} differs): get the file again.")
+            # an entry marked as a folder is not read, and its tensor holds whatever was in memory
+            if folders := [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]:
+                raise InputError(f"{path} is damaged ({folders[0]} is marked as a folder): get the file again.")
     try:
-        content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)  # torch 2.2 maps no Path
+        if path.suffix == ".safetensors":  # torch goes by the name, where it is given one
+            with path.open("rb") as file:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        else:
+            content = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
             raise InputError(
-                f"{path} holds more than tensors and could run code when unpickled: use the published file or a "
-                "safetensors file."
+                f"{path} is damaged or holds more than tensors, which could run code when unpickled: use the published "
+                "file or a safetensors file."
             ) from error
         raise
     if isinstance(content, dict):
         content = content.get("state_dict", content)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a model's weights: choose another file.")
-    if wrong := sorted(str(key) for key, value in content.items() if not isinstance(value, Tensor)):
+    tensors = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            tensors |= {f"{name}.{key}": tensor for key, tensor in value.items()}
+        else:
+            tensors[str(name)] = value
+    if wrong := sorted(key for key, value in tensors.items() if not isinstance(value, Tensor)):
         raise InputError(f"{path} has no tensor under {', '.join(wrong[:5])}: choose a file of a model's weights.")
-    return content, {}
+    return tensors, {}
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file; an existing one is replaced when the new one is complete."""
+    """Write a safetensors file; an existing one is replaced when the new one is complete.
+
+    Raises:
+        OSError: if it cannot be written; nothing half-written stays.
+    """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -85,12 +115,21 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         with partial.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except safetensors.SafetensorError as error:  # what the system said, in other words
+        raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
+def data_hash(content: bytes) -> str:
+    """SHA-256 of everything behind the header of a safetensors file, written as modelspec wants it."""
+    header = int.from_bytes(content[:8], "little")
+    return "0x" + hashlib.sha256(memoryview(content)[8 + header :]).hexdigest()
+
+
 def check_tensors(path: str | Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise one InputError that names every key that is missing, unexpected or misshapen, or holds NaN or infinity."""
+    """Raise one InputError that names every key that is missing, unexpected or misshapen, has whole numbers, NaN or
+    infinity."""
     complaints = {
         "missing": sorted(expected.keys() - tensors.keys()),
         "unexpected": sorted(tensors.keys() - expected.keys()),
@@ -99,9 +138,16 @@ def check_tensors(path: str | Path, tensors: Mapping[str, Tensor], expected: Map
             for key, shape in sorted(expected.items())
             if key in tensors and tuple(tensors[key].shape) != shape
         ],
+        "not floating point": sorted(
+            key
+            for key in expected.keys() & tensors.keys()
+            if not tensors[key].is_floating_point() and not key.endswith(INTEGERS)
+        ),
     }
     found = [f"{len(keys)} {kind} ({', '.join(keys)})" for kind, keys in complaints.items() if keys]
     if found:
-        raise InputError(f"The keys of {path} are not those of its kind: {'; '.join(found)}; choose another file.")
+        raise InputError(
+            f"The keys of {path} are not those of its kind: {'; '.join(found)}; get the file again or choose another."
+        )
     if broken := sorted(key for key, value in tensors.items() if not value.sum(dtype=torch.float32).isfinite()):
         raise InputError(f"{path} has NaN or infinite weights in {', '.join(broken)}: it is damaged, get it again.")

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from npnet_core import checkpoint
+from npnet_core import checkpoint, tensorfile
 from npnet_core.checkpoint import load_npnet, read_npnet, save_npnet
 from npnet_core.config import MENDED, PUBLISHED, NPNetConfig
 from npnet_core.errors import InputError
@@ -51,6 +51,7 @@ def refusal(path: Path) -> str:
     assert str(path) in sentence
     assert "\n" not in sentence
     assert sentence.endswith(".")
+    assert any(remedy in sentence for remedy in ("again", "choose", "check", "use", "give", "update"))
     return sentence
 
 
@@ -184,7 +185,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(tensorfile.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         save_npnet(small_net(1), tmp_path / "net")
     assert same(load_npnet(tmp_path / "net"), small_net(0))
@@ -229,7 +230,6 @@ def test_every_wrong_key_is_named_at_once(tmp_path, small_published, layout):
     assert "2 unexpected (extra, unet_svd.mlp9.weight)" in sentence
     assert "1 misshapen (beta [2] instead of [1])" in sentence
     assert "1 not floating point (unet_svd.mlp1.0.bias)" in sentence
-    assert "download the file again" in sentence
 
 
 def test_both_spellings_at_once_are_refused(tmp_path, small_published):
@@ -314,7 +314,7 @@ def test_a_lora_is_no_npnet(tmp_path):
 @pytest.mark.parametrize("zipped", [True, False])
 def test_torch_files_of_something_else_are_refused(tmp_path, content, zipped):
     torch.save(content, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
-    assert "not" in refusal(tmp_path / "net.pth")
+    assert "choose" in refusal(tmp_path / "net.pth")
 
 
 class Touch:
