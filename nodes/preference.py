@@ -18,7 +18,7 @@ from torch import Tensor
 from ..npnet_core.errors import InputError
 from ..npnet_core.preference import KINDS, Scorer, load_scorer
 from ..npnet_core.selection import keep_pair, top_k
-from .folders import add_model_folder, fingerprint
+from .folders import add_model_folder, fingerprint, model_path
 from .redenoise import NoisePair, PairSocket
 
 FOLDER = "preference"
@@ -72,14 +72,14 @@ class NPNetScorerLoad(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, scorer_name: str, kind: str) -> str:
-        return kind + fingerprint(folder_paths.get_full_path_or_raise(FOLDER, scorer_name))
+        return kind + fingerprint(model_path(FOLDER, scorer_name))
 
     @classmethod
     def execute(cls, scorer_name: str, kind: str) -> io.NodeOutput:
         offload_device = comfy.model_management.unet_offload_device()
         scorer = load_scorer(
             None if kind == "auto" else kind,
-            folder_paths.get_full_path_or_raise(FOLDER, scorer_name),
+            model_path(FOLDER, scorer_name),
             offload_device,
             tokenizer=os.path.join(os.path.dirname(comfy.sd1_clip.__file__), "sd1_tokenizer"),
         )
