@@ -388,6 +388,22 @@ def test_a_file_with_something_behind_it_is_refused_or_the_same(intact):
     assert same(npnet, expected)
 
 
+@pytest.mark.parametrize("layout", [LAYOUTS[0], "ours"])
+def test_one_changed_bit_of_a_weight_fails_the_checksum(tmp_path, small_published, layout):
+    path = tmp_path / "net"
+    if layout == "ours":
+        npnet = small_net()
+        save_npnet(npnet, path)
+        weights = npnet.state_dict()["residual_branch.swin.layers.1.blocks.0.mlp.fc1.weight"]
+    else:
+        path = write_published(small_published, tmp_path, layout)
+        weights = small_published["unet_embedding.swin.layers.1.blocks.0.mlp.fc1.weight"]
+    content = bytearray(path.read_bytes())
+    content[content.index(weights.numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    assert "checksum" in refusal(path)
+
+
 def test_a_tensor_marked_as_a_folder_is_refused(tmp_path, small_published):
     path = write_published(small_published, tmp_path, LAYOUTS[0])
     content = bytearray(path.read_bytes())
