@@ -31,6 +31,7 @@ from trainer.options import save_config
 from trainer.pairs import hold_out
 
 ROOT = Path(__file__).resolve().parents[1]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +51,14 @@ def close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.linalg.vector_norm(a[key] - b[key]) <= 1e-5 * torch.linalg.vector_norm(a[key]) for key in a)
 
 
-def test_learns_a_shift_from_the_prompt(tmp_path, capsys):
+def test_learns_a_shift_from_the_prompt(tmp_path, caplog):
     """From the command line to a file that does the same through golden_noise as the log says."""
+    caplog.set_level("INFO")
     data, out = make_dataset(tmp_path / "pairs", prompts=100), tmp_path / "run"
     shape = "--swin-size 16 --swin-dim 8 --swin-depths 1 1 --swin-heads 1 2 --swin-window 2"
     flags = "--scorer none --validation 0.2 --epochs 8 --batch 16 --lr 0.04 --schedule cosine --ema 0.8 --device cpu"
     assert main(["fit", "--dataset", str(data), "--out", str(out), *shape.split(), *flags.split()]) == 0
-    assert "explains" in capsys.readouterr().out
+    assert "of the change for prompts it never saw" in caplog.messages[-1]
 
     rows = read_history(out / "log.jsonl")
     assert abs(rows[0]["train_explained"]) < 0.05  # a new net is the identity
@@ -154,11 +156,15 @@ def npnet_fit(config: Path, *launcher: str) -> subprocess.Popen:
     )
 
 
+def finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+
+
 def test_two_processes_are_one_with_twice_the_batch(dataset, tmp_path):
     run(options(dataset, tmp_path / "one", drop_path=0.0, epochs=10))  # 20 steps
     save_config(options(dataset, tmp_path / "two", drop_path=0.0, epochs=10, batch=8), tmp_path / "two.toml")
-    torchrun = npnet_fit(tmp_path / "two.toml", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    assert torchrun.wait(120) == 0, torchrun.stderr.read()
+    finish(npnet_fit(tmp_path / "two.toml", *TORCHRUN))
     assert close(weights(tmp_path / "one"), weights(tmp_path / "two"))
     one, two = (read_history(tmp_path / name / "log.jsonl") for name in ("one", "two"))
     assert two[-1]["validation_mse"] == pytest.approx(one[-1]["validation_mse"], rel=1e-4)
@@ -177,6 +183,24 @@ def test_killed_at_any_moment_it_goes_on(dataset, tmp_path):
     assert not (tmp_path / "killed" / "npnet.safetensors").exists()
     run(options(dataset, tmp_path / "killed", **settings))
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+@pytest.mark.long
+def test_two_processes_stop_together_and_go_on(dataset, tmp_path):
+    settings = dict(epochs=40, batch=4, ema=0.9, drop_path=0.3)
+    for name in ("whole", "stopped"):
+        save_config(options(dataset, tmp_path / name, **settings), tmp_path / f"{name}.toml")
+    finish(npnet_fit(tmp_path / "whole.toml", *TORCHRUN))
+    with npnet_fit(tmp_path / "stopped.toml", *TORCHRUN) as process:
+        while not read_history(tmp_path / "stopped" / "log.jsonl"):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        process.terminate()
+        process.communicate(timeout=120)
+    (latest,) = checkpoints(tmp_path / "stopped" / "checkpoints")
+    assert int(latest.stem) < 160
+    finish(npnet_fit(tmp_path / "stopped.toml", *TORCHRUN))
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
 
 
 def test_a_finished_run_stays_as_it_is(dataset, tmp_path, caplog):
@@ -219,6 +243,18 @@ def test_any_mixture_of_sizes(tmp_path):
     run(options(data, tmp_path / "run"))
     assert load_npnet(tmp_path / "run" / "npnet.safetensors").config.resolution == 8
     assert all(row["train_explained"] < 1 for row in read_history(tmp_path / "run" / "log.jsonl") if "lr" in row)
+
+
+def test_without_held_out_prompts(dataset, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run(options(dataset, tmp_path / "run", validation=0.0, epochs=1))
+    npnet = load_npnet(tmp_path / "run" / "npnet.safetensors")
+    assert json.loads(npnet.metadata["npnet.selection"])["trained_on"] == 40
+    assert json.loads(npnet.metadata["npnet.validation"]) == {}
+    assert caplog.messages[-1].endswith("3 steps over 40 pairs.")
+    rows = read_history(tmp_path / "run" / "log.jsonl")
+    assert "<svg" in (tmp_path / "run" / "curve.svg").read_text()
+    assert not any(name.startswith("validation") for row in rows for name in row)
 
 
 def test_selection_is_made_here(dataset, tmp_path):

@@ -33,8 +33,10 @@ class Batch(NamedTuple):
 class Batches:
     """Pairs by index → a :class:`Batch` on ``device``. A pure function of the index, so order and threads are free.
 
-    Singular value decompositions are made here, each time anew: kept on the disk they would be four times as large as
-    the pairs.
+    Singular value decompositions are made here, in the threads of :func:`ahead`, and each time anew. Measured on one
+    x86 core: 8.1 ms per pair at the published size (128x128), where forward and backward on it take 490 ms; 0.13 ms and
+    8.5 ms at 16x16. So one thread beside a CPU is enough, 16 feed a GPU about 2,000 pairs per second, and a cache on
+    the disk (525 kB per pair, twice the pair itself) would save nothing.
     """
 
     reader: NPDReader

@@ -15,6 +15,7 @@ PANELS = (
     ("weights of the terms", {"alpha": "α (text)", "beta": "β (residual)"}),
     ("prompt dependence", {"prompt_dependence": "held-out prompts"}),
 )
+FLOOR = -0.2  # no share explained is drawn lower: a wild first epoch would flatten all that follows
 COLOURS = ("#8da2b8", "#c2410c")
 
 Point = tuple[float, float]
@@ -41,7 +42,8 @@ def learning_curve(rows: Sequence[dict]) -> str:
 
 
 def _points(rows: Sequence[dict], name: str) -> list[Point]:
-    return [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
+    floor = FLOOR if name.endswith("explained") else -math.inf
+    return [(row["epoch"], max(row[name], floor)) for row in rows if row.get(name) is not None]
 
 
 def _panel(title: str, series: dict[str, list[Point]], last: float) -> str:

@@ -165,10 +165,9 @@ def fit_npnet(options: Options, process: Process) -> None:
     history.close()
     (options.out / "curve.svg").write_text(learning_curve(read_history(history.path)), encoding="utf-8")
     save_npnet(fit.result, path, metadata(fit, figures))
-    explained = f", explains {figures['validation_explained']:.2%} of the change for prompts it never saw" * bool(
-        figures
-    )
-    print(f"{path}: {fit.steps} steps over {len(fit.training)} pairs{explained}")
+    log.info("%s: %d steps over %d pairs.", path, fit.steps, len(fit.training))
+    if figures:
+        log.info("It explains %.2f %% of the change for prompts it never saw.", 100 * figures["validation_explained"])
 
 
 # -- before the first step --------------------------------------------------------------------------------------------
@@ -246,7 +245,7 @@ def check_folder(options: Options) -> None:
 def embed(options: Options, process: Process, reader: NPDReader, indices: Sequence[int]) -> Embeddings:
     """The prompt embeddings of these pairs, encoded now if they are not there yet."""
     base = options.base or reader.manifest.recorded.get("base_model")
-    if base is None:
+    if not base:
         raise InputError(
             f"The dataset {options.dataset} does not say which base model it was made with: name it with --base."
         )

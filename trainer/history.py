@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from pathlib import Path
 
 from npnet_core.errors import InputError
@@ -68,4 +69,5 @@ def _wandb(out: Path, project: str):
         import wandb
     except ImportError as error:
         raise InputError("--wandb came and wandb is not installed: pip install wandb.") from error
-    return wandb.init(project=project, dir=out, id=out.resolve().name, resume="allow")
+    run = f"{out.name}-{zlib.crc32(str(out.resolve()).encode()):08x}"  # the same when the run goes on
+    return wandb.init(project=project, dir=out, id=run, resume="allow")

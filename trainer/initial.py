@@ -66,7 +66,7 @@ def starting_net(options: Options, reader: NPDReader, indices: Sequence[int], pr
 
 def new_npnet(config: NPNetConfig, seed: int) -> NPNet:
     """A net that starts at the identity, its weights drawn from ``seed``."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
         torch.manual_seed(seed)
         return NPNet(config)
 
@@ -90,15 +90,10 @@ def fine_tuned(path: Path, config: dict, seed: int) -> NPNet:
         )
     npnet = new_npnet(dataclasses.replace(earlier.config, **config), seed)
     weights = earlier.state_dict()
-    if npnet.text_term is not None and npnet.text_term.linear.weight.shape != weights["text_term.linear.weight"].shape:
-        log.info(
-            "The text layer of %s is for prompts of %d tokens, %d wide, and here are %d, %d: it is made anew.",
-            path,
-            earlier.config.prompt_tokens,
-            earlier.config.prompt_dim,
-            npnet.config.prompt_tokens,
-            npnet.config.prompt_dim,
-        )
+    there, here = ((c.prompt_tokens, c.prompt_dim) for c in (earlier.config, npnet.config))
+    if npnet.text_term is not None and there != here:
+        words = "The text layer of %s is for prompts of %d tokens, %d wide, and here are %d, %d: it is made anew."
+        log.info(words, path, *there, *here)
         weights |= {key: value for key, value in npnet.state_dict().items() if key.startswith("text_term.")}
     npnet.load_state_dict(weights)
     return npnet
