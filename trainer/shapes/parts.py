@@ -88,7 +88,7 @@ def autoencoder() -> AutoencoderKL:
 
 
 def unet() -> UNet2DConditionModel:
-    """The prompt enters through attention at a quarter of the latent's side, and pooled with the timestep everywhere."""
+    """The prompt enters through attention at a quarter of the latent's side and, pooled, with the timestep."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(

@@ -39,7 +39,10 @@ def retrain(folder: Path, seed: int = 0) -> None:
 
 def save(folder: Path, pipe, detector: Detector) -> None:
     """Write the parts in fp16, half the size; measured harmless."""
-    copy.deepcopy(pipe).to(dtype=torch.float16).save_pretrained(folder / "base")
+    pipe = copy.deepcopy(pipe)
+    for part in (pipe.vae, pipe.text_encoder, pipe.unet):
+        part.half()
+    pipe.save_pretrained(folder / "base")
     weights = {name: value.half().contiguous() for name, value in detector.state_dict().items()}
     save_file(weights, folder / "detector.safetensors")
 
