@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +24,12 @@ from npnet_core.errors import InputError
 from npnet_core.golden import golden_noise
 from npnet_core.npd import NPDReader
 from tests.tiny_fit import BASE, make_dataset, options
+from tests.tiny_pipelines import tiny_sdxl
 from trainer.checkpoints import checkpoints
 from trainer.cli import main
 from trainer.embeddings import Embeddings
 from trainer.fit import lr_factor, run, update_average
-from trainer.history import read_history
+from trainer.history import History, read_history
 from trainer.options import save_config
 from trainer.pairs import hold_out
 
@@ -84,6 +87,19 @@ def test_learns_a_shift_from_the_prompt(tmp_path, caplog):
 
     panels = ElementTree.parse(out / "curve.svg").getroot().findall("{http://www.w3.org/2000/svg}g")
     assert len(panels) == 3
+
+
+def test_prompts_are_read_by_the_base_model_that_the_dataset_names(tmp_path):
+    """Once: the second run needs no base model."""
+    base = tiny_sdxl(tmp_path / "base")
+    data = make_dataset(tmp_path / "pairs", base=str(base), prompts=5)
+    run(options(data, tmp_path / "a", epochs=1))
+    shutil.rmtree(base)
+    run(options(data, tmp_path / "b", epochs=1))
+    npnet = load_npnet(tmp_path / "b" / "npnet.safetensors")
+    assert (npnet.config.prompt_tokens, npnet.config.prompt_dim) == (77, 64)
+    assert npnet.metadata["npnet.base_model"] == str(base)
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
 def stop_at(step: int, log: Path, number: int = signal.SIGTERM) -> threading.Thread:
@@ -408,6 +424,13 @@ def test_channels_that_make_no_square_are_refused(tmp_path):
         run(options(data, tmp_path / "run"))
 
 
+def test_a_dataset_without_a_base_model_asks_for_one(tmp_path):
+    data = make_dataset(tmp_path / "pairs", base="", prompts=4)
+    with pytest.raises(InputError, match="name it with --base"):
+        run(options(data, tmp_path / "run"))
+    run(options(data, tmp_path / "run", base=BASE, epochs=1))
+
+
 # -- small parts -------------------------------------------------------------------------------------------------------
 
 
@@ -424,6 +447,14 @@ def test_the_schedule_is_torch_s():
         optimizer.step()
         scheduler.step()
     assert lr_factor(warmup, steps, warmup, "constant") == lr_factor(steps - 1, steps, 0, "constant") == 1
+
+
+def test_a_log_that_was_cut_goes_on_after_the_checkpoint(tmp_path):
+    rows = [{"step": step, "epoch": step / 2} for step in range(1, 6)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 6, "ep')
+    history = History(tmp_path, 3)
+    history.add({"step": 4, "epoch": 9.0, "prompt_dependence": math.nan})
+    assert read_history(tmp_path / "log.jsonl") == [*rows[:3], {"step": 4, "epoch": 9.0, "prompt_dependence": None}]
 
 
 def test_the_average_is_an_exponential_moving_average():

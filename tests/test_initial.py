@@ -60,6 +60,11 @@ def test_other_channels_are_refused(tmp_path):
         fine_tune(tmp_path)
 
 
+def test_stochastic_depth_can_be_chosen_anew(tmp_path):
+    trained(tmp_path / "earlier", prompt_dim=DIM)
+    assert fine_tune(tmp_path, drop_path=0.0).config.drop_path == 0.0
+
+
 @pytest.fixture(scope="module")
 def imagenet_swin():
     timm = pytest.importorskip("timm")

@@ -17,6 +17,7 @@ TOKENS, DIM = 3, 8
 def make_dataset(
     folder: Path,
     *,
+    base: str = BASE,
     prompts: int = 20,
     seeds: int = 2,
     sizes: tuple[tuple[int, int], ...] = ((8, 8),),
@@ -24,13 +25,14 @@ def make_dataset(
 ) -> Path:
     """Pairs whose target is source + 0.5 · (a shift per channel, from the prompt), with random scores by ``hpsv2``.
 
-    Sizes take turns. The prompt embeddings are random, and the shift is a linear function of them.
+    Sizes take turns. The prompt embeddings are random, and the shift is a linear function of them; with another
+    ``base`` model they are not used.
     """
     generator = torch.Generator().manual_seed(0)
     texts = [f"prompt {i}" for i in range(prompts)]
     embeds = torch.randn(prompts, TOKENS, DIM, generator=generator)
     shifts = embeds.flatten(1) @ torch.randn(TOKENS * DIM, channels, generator=generator) / (TOKENS * DIM) ** 0.5
-    manifest = Manifest("sdxl", (14.6, 10.0), 5.5, 1.0, "exact", 1, {"base_model": BASE})
+    manifest = Manifest("sdxl", (14.6, 10.0), 5.5, 1.0, "exact", 1, {"base_model": base})
     with NPDWriter(folder, manifest, worker="w", pairs_per_part=16) as writer:
         for i, (text, shift) in enumerate(zip(texts, shifts, strict=True)):
             for seed in range(seeds):

@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 FREE = ("dataset", "out", "skip_corrupt", "device", "workers", "checkpoint_every", "keep", "log_every")
 FREE += ("tensorboard", "wandb")
 
+# Settings that stand in other entries of the result's metadata, or are not worth keeping.
+ELSEWHERE = (*SHAPE, "drop_path", "base", "base_config", "init", "swin_weights", "scorer", "margin")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -215,7 +218,8 @@ def check_options(options: Options) -> None:
         raise InputError(f"--clip {options.clip} came: give a norm above 0, or leave it out.")
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers {options.workers} came: give at least 1 thread.")
-    shaping = [name for name in (*SHAPE, "without", "published_quirks", "swin_weights") if getattr(options, name)]
+    shaping = [name for name in SHAPE if getattr(options, name) is not None]
+    shaping += [name for name in ("without", "published_quirks", "swin_weights") if getattr(options, name)]
     if options.init is not None and shaping:
         flags = ", ".join("--" + name.replace("_", "-") for name in shaping)
         raise InputError(f"{flags} came with --init, whose file says what the net looks like: leave one of them out.")
@@ -506,7 +510,7 @@ def metadata(fit: Fit, figures: dict[str, float]) -> dict[str, str]:
     trained = {
         field.name: getattr(options, field.name)
         for field in dataclasses.fields(Options)
-        if field.name not in (*FREE, *SHAPE, "base", "base_config", "init", "swin_weights", "scorer", "margin", "limit")
+        if field.name not in (*FREE, *ELSEWHERE)
     }
     initial = {name: str(getattr(options, name).name) for name in ("init", "swin_weights") if getattr(options, name)}
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import zlib
 from pathlib import Path
 
@@ -19,8 +20,10 @@ class History:
 
     def __init__(self, out: Path, step: int, *, tensorboard: bool = False, wandb: str | None = None):
         self.path = out / "log.jsonl"
-        rows = [row for row in read_history(self.path) if row["step"] <= step]
-        self.path.write_text("".join(map(_line, rows)), encoding="utf-8")
+        partial = out / "log.partial"
+        kept = (_line(row) for row in read_history(self.path) if row["step"] <= step)
+        partial.write_text("".join(kept), encoding="utf-8")
+        os.replace(partial, self.path)
         self._tensorboard = _tensorboard(out / "tensorboard", step) if tensorboard else None
         self._wandb = _wandb(out, wandb) if wandb else None
 

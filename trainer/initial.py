@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Flags that shape a new net, by their names in NPNetConfig; None is what NPNetConfig says.
-SHAPE = ("resolution", "swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window", "drop_path")
+SHAPE = ("resolution", "swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window")
 
 # Prefixes and endings in an ImageNet file that hold nothing the net uses: the classifier, and tables that are computed.
 CLASSIFIER = "head."
@@ -48,6 +48,8 @@ def starting_net(options: Options, reader: NPDReader, indices: Sequence[int], pr
         "prompt_tokens": tokens,
         "prompt_dim": dim,
     }
+    if options.drop_path is not None:
+        given["drop_path"] = options.drop_path
     if options.init is not None:
         return fine_tuned(options.init, given, options.seed)
     given |= {
@@ -76,8 +78,9 @@ def fine_tuned(path: Path, config: dict, seed: int) -> NPNet:
 
     Args:
         path: an NPNet file, published ones included.
-        config: the NPNetConfig entries that the dataset decides: family, channels, prompt_tokens, prompt_dim. Where the
-            prompt embedding has another shape the text layer is made anew, which the log says.
+        config: the NPNetConfig entries that the dataset decides (family, channels, prompt_tokens, prompt_dim), or the
+            user (drop_path). Where the prompt embedding has another shape the text layer is made anew, which the log
+            says.
 
     Raises:
         InputError: for a file that is no NPNet, or other latent channels.
