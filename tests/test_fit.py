@@ -28,10 +28,11 @@ from tests.tiny_pipelines import tiny_sdxl
 from trainer.checkpoints import checkpoints
 from trainer.cli import main
 from trainer.embeddings import Embeddings
-from trainer.fit import lr_factor, run, update_average
+from trainer.fit import run
 from trainer.history import History, read_history
 from trainer.options import save_config
 from trainer.pairs import hold_out
+from trainer.training import lr_factor, update_average
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
