@@ -18,7 +18,7 @@ def add_model_folder(name: str, *other_names: str) -> None:
             for path in folder_paths.get_folder_paths(folder):
                 folder_paths.add_model_folder_path(name, path)
     paths, _ = folder_paths.folder_names_and_paths[name]
-    folder_paths.folder_names_and_paths[name] = (paths, {".safetensors", ".pth", ".pt"})
+    folder_paths.folder_names_and_paths[name] = (paths, {".safetensors", ".pth", ".pt", ".bin"})
 
 
 def model_path(folder: str, name: str) -> str:

@@ -36,11 +36,12 @@ class LoadedScorer:
     patcher: ModelPatcher
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """Raw scores [B] of images [B, H, W, C] for one prompt, with a progress bar."""
-        comfy.model_management.load_models_gpu([self.patcher])
+        """Raw scores [B] of RGB images [B, H, W, 3] for one prompt, with a progress bar."""
+        # whole: transformers' layers cannot fetch weights that were left elsewhere
+        comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
         progress = comfy.utils.ProgressBar(len(images))
         scores = []
-        for batch in images[..., :3].split(BATCH):
+        for batch in images.split(BATCH):
             scores.append(self.scorer.score(batch, [prompt] * len(batch)))
             progress.update(len(batch))  # also raises the user's interrupt
         return torch.cat(scores)
@@ -144,6 +145,7 @@ class NPNetHPSFilter(io.ComfyNode):
         margin: float,
         noise_pair: NoisePair | None = None,
     ) -> io.NodeOutput:
+        source_images, target_images = source_images[..., :3], target_images[..., :3]  # without alpha
         if source_images.shape != target_images.shape:
             raise InputError(
                 f"Source images {size_of(source_images)} and target images {size_of(target_images)} do not match: "
@@ -221,7 +223,7 @@ class NPNetPickBest(io.ComfyNode):
             raise InputError(
                 f"{len(latents['samples'])} latents came for {len(images)} images: give the latents of these images."
             )
-        scores = scorer.score(images, prompt)
+        scores = scorer.score(images[..., :3], prompt)  # without alpha
         best = top_k(scores, k)
         rows = [f"{place}: image {i}, {scores[i]:.4f}" for place, i in enumerate(best.tolist(), start=1)]
         report = "\n".join([f"{scorer.scorer.kind}: the best {k} of {len(images)}", *rows])
@@ -237,8 +239,10 @@ class NPNetPickBest(io.ComfyNode):
 def select_latents(latents: dict, indices: Tensor) -> dict:
     """Some items of a LATENT, with their masks and their places in the seed's stream."""
     count, chosen = len(latents["samples"]), {**latents, "samples": latents["samples"][indices]}
-    if (mask := latents.get("noise_mask")) is not None and len(mask) == count:
-        chosen["noise_mask"] = mask[indices]
+    if (
+        mask := latents.get("noise_mask")
+    ) is not None and mask.ndim > 2:  # [M, H, W]: ComfyUI repeats it over the batch
+        chosen["noise_mask"] = mask[indices % len(mask)]
     places = latents.get("batch_index", range(count))
     chosen["batch_index"] = [places[i] for i in indices.tolist()]
     return chosen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import comfy.model_sampling
 import comfy.sample
@@ -123,6 +122,7 @@ def redenoise_pair(
         latent: a LATENT.
         options: cfg, inversion_cfg, rounds and inversion of :func:`npnet_core.redenoise.redenoise`.
     """
+    family = base_family(positive)
     model_sampling = model.get_model_object("model_sampling")
     levels = noise_levels(model_sampling, sigmas, options["inversion"])
     model = model.clone()
@@ -146,14 +146,16 @@ def redenoise_pair(
             return denoised
 
         x0 = model_k.latent_image
-        target = redenoise(denoise, x, levels, **options).target
-        max_denoise = sampler.max_denoise(SimpleNamespace(inner_model=guider.inner_model), sigmas)
+        target = redenoise(denoise, x.float(), levels, **options).target
+        max_denoise = sampler.max_denoise(guider, sigmas)
         result["target"] = noise_for(target, model_sampling, sigmas[0], x0, max_denoise).cpu()
         return target
 
     sampler = comfy.samplers.KSAMPLER(sampler_function)
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     source = noise.generate_noise({**latent, "samples": samples})
+    if not source.any():
+        raise InputError("All-zero noise came, which has no better noise beside it: connect RandomNoise.")
     guider.sample(
         source,
         samples,
@@ -168,7 +170,7 @@ def redenoise_pair(
         target=result["target"].to(source.dtype),
         seed=noise.seed,
         items=tuple(latent.get("batch_index", range(len(source)))),
-        base_family=base_family(positive),
+        base_family=family,
         sigmas=(float(sigmas[0]), float(sigmas[1])),
         kept=(True,) * len(source),
         **options,

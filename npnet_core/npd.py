@@ -69,6 +69,8 @@ class Manifest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists only
+        if len(self.sigmas) != 2:
+            raise ValueError(f"{len(self.sigmas)} sigmas instead of two")
 
     def differences(self, other: Manifest) -> list[str]:
         """``name ours and theirs`` of every compared setting that differs."""
@@ -158,9 +160,7 @@ class NPDWriter:
 
     def __init__(self, folder: str | Path, manifest: Manifest, *, worker: str, pairs_per_part: int = 64):
         if not worker.replace("-", "").replace("_", "").isalnum() or not worker.isascii():
-            raise InputError(
-                f"The worker name {worker!r} becomes part of file names: use letters, digits, - and _."
-            )
+            raise InputError(f"The worker name {worker!r} becomes part of file names: use letters, digits, - and _.")
         self.folder, self.manifest = Path(folder), manifest
         self._parts, self._worker, self._pairs_per_part = self.folder / "parts", worker, pairs_per_part
         with _disk_errors(self.folder):
@@ -215,9 +215,7 @@ class NPDWriter:
         if key in self:
             return False
         pair = torch.stack([source, target]).to("cpu", torch.float16)
-        if not pair.sum(
-            dtype=torch.float32
-        ).isfinite():  # as good as asking every entry, and ten times faster in fp16
+        if not pair.sum(dtype=torch.float32).isfinite():  # as good as asking every entry, and ten times faster in fp16
             raise InputError(
                 f"The pair for seed {seed} holds NaN or infinite values: look for them in the model's output."
             )
@@ -301,7 +299,8 @@ def _discard_stale(parts: Path) -> None:
     files = list(parts.iterdir())
     committed = {path.stem for path in files if path.suffix == ".jsonl"}
     for path in files:
-        if path.name.partition(".")[0] in committed:
+        ours = path.name.endswith((".safetensors", ".tmp")) and path.is_file()
+        if not ours or path.name.partition(".")[0] in committed:
             continue
         try:
             age = time.time() - path.stat().st_mtime
@@ -421,9 +420,7 @@ class NPDReader:
         record = self.records[index]
         if record.part not in self._maps:
             size = record.part.stat().st_size
-            self._maps[record.part] = torch.from_file(
-                str(record.part), shared=False, size=size, dtype=torch.uint8
-            )
+            self._maps[record.part] = torch.from_file(str(record.part), shared=False, size=size, dtype=torch.uint8)
         shape = (2, *record.key.shape)
         data = self._maps[record.part][record.offset :][: math.prod(shape) * torch.float16.itemsize]
         if index not in self._checked:
@@ -499,9 +496,7 @@ def _damaged(folder: Path, damage: dict[str, str], count: int) -> InputError:
     )
 
 
-def _scan(
-    folder: Path, manifest: Manifest, verify: bool = False, skip_corrupt: bool = False
-) -> list[PairRecord]:
+def _scan(folder: Path, manifest: Manifest, verify: bool = False, skip_corrupt: bool = False) -> list[PairRecord]:
     """The records of all parts, in the order of their names."""
     sidecars = sorted((folder / "parts").glob("*.jsonl"))
     records, damage = [], {}

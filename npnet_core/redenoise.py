@@ -83,9 +83,7 @@ def denoised_from(prediction: Tensor, x: Tensor, level: Level, kind: str) -> Ten
         return alpha * x - sigma * prediction
     if kind == "flow_prediction":
         return x - sigma * prediction
-    raise InputError(
-        f"The model predicts {kind!r}, which is not known here: use one of {', '.join(PREDICTIONS)}."
-    )
+    raise InputError(f"The model predicts {kind!r}, which is not known here: use one of {', '.join(PREDICTIONS)}.")
 
 
 def ddim(x: Tensor, denoised: Tensor, start: Level, end: Level) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from .errors import InputError
 from .layers import decompose
 from .npd import Manifest, NPDReader
+from .selection import keep_pair
 
 MARGINS = (0.0, 0.005, 0.01, 0.02)  # table 9
 BINS = 10
@@ -47,9 +48,7 @@ class Summary:
     hash: str
     shapes: dict[tuple[int, int, int], int]  # [C, H, W] → pairs, most frequent first
     scores: dict[str, ScoreSummary]
-    filter_rate_all: (
-        float | None
-    )  # at margin 0, where every scorer must prefer the target; None without scores
+    filter_rate_all: float | None  # at margin 0, every scorer must prefer the target; None without scores
     manifest: Manifest
     recorded: list[dict]  # what writers recorded, without repetition
 
@@ -59,7 +58,7 @@ def summarise(reader: NPDReader, margins: Sequence[float] = MARGINS) -> Summary:
     records = reader.records
     seeds = {record.key.seed for record in records}
     scored = [record.scores for record in records if record.scores]
-    rejected = sum(not all(source < target for source, target in scores.values()) for scores in scored)
+    rejected = sum(not keep_pair(*np.array(list(scores.values())).T, 0.0).all() for scores in scored)
     settings = {id(record.settings): record.settings for record in records}  # one object per part
     recorded = []
     for recorded_by_one in (each.recorded for each in settings.values()):
@@ -96,7 +95,7 @@ def summarise_scores(scores: Sequence[tuple[float, float]], margins: Sequence[fl
         edges=edges.tolist(),
         source_counts=np.histogram(source, edges)[0].tolist(),
         target_counts=np.histogram(target, edges)[0].tolist(),
-        filter_rates={margin: 1 - (source + margin < target).mean().item() for margin in margins},
+        filter_rates={margin: 1 - keep_pair(source, target, margin).mean().item() for margin in margins},
     )
 
 
@@ -137,9 +136,7 @@ def dataset_overlap(reader: NPDReader, pairs: int = 64) -> tuple[Overlap, Overla
         InputError: with fewer than two such pairs, and as singular_vector_overlap does.
     """
     shapes = Counter(record.key.shape for record in reader.records).most_common(1)
-    same = (
-        [i for i, record in enumerate(reader.records) if record.key.shape == shapes[0][0]] if shapes else []
-    )
+    same = [i for i, record in enumerate(reader.records) if record.key.shape == shapes[0][0]] if shapes else []
     if len(same) < 2:
         raise InputError(f"{reader.folder} has {len(same)} pairs of one size: collect at least 2.")
     count = min(pairs, len(same))

@@ -27,14 +27,10 @@ from npnet_core import npd
 from npnet_core.errors import InputError
 from npnet_core.npd import Manifest, NPDReader, NPDWriter, PairKey, dataset_folder, merge
 
-MANIFEST = Manifest(
-    "sdxl", (11.0, 8.5), 5.5, 1.0, "exact", 1, {"base model": "tiny", "sampler": "ddim, 10 steps"}
-)
+MANIFEST = Manifest("sdxl", (11.0, 8.5), 5.5, 1.0, "exact", 1, {"base model": "tiny", "sampler": "ddim, 10 steps"})
 SHAPE = (4, 8, 8)
 
-forks = pytest.mark.skipif(
-    sys.platform != "linux", reason="forks a process that has imported torch: Linux only"
-)
+forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has imported torch: Linux only")
 
 
 def noises(prompt: str, seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,9 +69,7 @@ def files_of(folder: Path) -> set[str]:
 
 
 KEYS = [
-    (prompt, seed)
-    for prompt in ("a red circle", "zwölf\nBögen “quoted” \ud83c 🟦", "")
-    for seed in (7, 3, 2**64 - 1)
+    (prompt, seed) for prompt in ("a red circle", "zwölf\nBögen “quoted” \ud83c 🟦", "") for seed in (7, 3, 2**64 - 1)
 ]
 
 
@@ -301,24 +295,24 @@ def test_fifty_kills_lose_nothing_that_was_committed(tmp_path):
     folder = tmp_path / "set"
     generator = random.Random(0)
     promised: set[int] = set()
-    for _ in range(50):
+    for attempt in range(50):
         receive, send = os.pipe()
         process = in_fork(write_forever, folder, send)
         os.close(send)
+        # every second one is killed while it opens the dataset, or soon after; the others have committed by then
+        said = os.read(receive, 1000) if attempt % 2 else b""
         time.sleep(generator.uniform(0.0, 0.04))
         process.kill()
         assert exit_code(process) == -signal.SIGKILL
-        with os.fdopen(receive) as pipe:
-            promised |= {int(line) for line in pipe.read().split()}
+        with os.fdopen(receive, "rb") as pipe:
+            promised |= {int(line) for line in (said + pipe.read()).split()}
         if (folder / "manifest.json").exists():
             reader = NPDReader(folder, verify=True)
             check_pairs(reader)
             assert promised <= set(seeds_of(reader))
             assert reader.duplicates == 0
-    assert seeds_of(reader) == list(
-        range(len(reader))
-    )  # each seed once, none left out: nobody wrote one twice
-    assert len(reader) > 50  # the writers were at work
+    assert seeds_of(reader) == list(range(len(reader)))  # each seed once, none left out: nobody wrote one twice
+    assert len(reader) >= 50  # the writers were at work
     assert leftover(folder)  # and some were killed in the middle of it
 
 
@@ -407,9 +401,7 @@ def run_out_of_disk(folder: Path, limit: int, extra: dict) -> None:
 
 
 @forks
-@pytest.mark.parametrize(
-    ("limit", "extra"), [(500, {}), (10_000, {"long": "x" * 20_000})]
-)  # .safetensors, .jsonl
+@pytest.mark.parametrize(("limit", "extra"), [(500, {}), (10_000, {"long": "x" * 20_000})])  # .safetensors, .jsonl
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, limit, extra):
     fill(tmp_path, [("p", 0)], worker="before")
     assert exit_code(in_fork(run_out_of_disk, tmp_path, limit, extra)) == 0
@@ -515,9 +507,7 @@ def test_other_settings_are_refused_by_name(tmp_path, change, named):
 
 def test_what_is_only_recorded_may_differ_and_is_kept_per_pair(tmp_path):
     fill(tmp_path, [("p", 0)])
-    close = dataclasses.replace(
-        MANIFEST, sigmas=(11.0 * (1 + 9e-6), 8.5), recorded={"sampler": "euler, 20 steps"}
-    )
+    close = dataclasses.replace(MANIFEST, sigmas=(11.0 * (1 + 9e-6), 8.5), recorded={"sampler": "euler, 20 steps"})
     fill(tmp_path, [("p", 1)], manifest=close)
     reader = NPDReader(tmp_path)
     assert reader.manifest == MANIFEST
@@ -634,3 +624,16 @@ def test_no_accepted_name_leaves_the_folder(name):
     except InputError:
         return
     assert folder.resolve().parent == root
+
+
+def test_opening_leaves_other_peoples_files_alone(tmp_path):
+    fill(tmp_path / "set", [("p", 0)])
+    notes, folder = tmp_path / "set" / "parts" / "notes.txt", tmp_path / "set" / "parts" / "old"
+    notes.write_text("mine")
+    folder.mkdir()
+    for path in (notes, folder):
+        os.utime(path, times=(time.time() - 2 * npd.STALE,) * 2)
+    fill(tmp_path / "set", [("p", 1)])
+    assert notes.read_text() == "mine"
+    assert folder.is_dir()
+    assert len(NPDReader(tmp_path / "set")) == 2

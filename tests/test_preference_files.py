@@ -38,6 +38,16 @@ def words(kind: str, folder):
     return CLIP_WORDS if kind in ("hpsv2", "hpsv2.1") else tiny_scorers.write_clip(folder / "words")
 
 
+def test_a_checksum_of_other_tensors_is_not_kept(tmp_path):
+    """Other people's files may hash what we leave out, or in another order."""
+    source = write("hpsv2", tmp_path)
+    tensors = torch.load(source, weights_only=True)["state_dict"]
+    others = tmp_path / "HPS_v2.safetensors"
+    safetensors.torch.save_file(tensors, others, {"modelspec.hash_sha256": "0x00"})
+    convert_scorer(others, tmp_path / "ours.safetensors", config=CONFIGS.get("hpsv2", CLIP_CONFIG))
+    assert load_scorer(None, tmp_path / "ours.safetensors", tokenizer=words("hpsv2", tmp_path)).kind == "hpsv2"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_converted_file_needs_no_more_than_its_name(kind, tmp_path):
     """The kind is found in the published file; converted, kind and config are in its metadata."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import InputError
-from ..tensorfile import check_tensors, read_tensors, write_tensors
+from ..tensorfile import HASH, check_tensors, read_tensors, write_tensors
 from .architecture import Architecture, Text, Vision
 from .kinds import CLIP_L, KINDS, Vocabulary
 from .layouts import AESTHETIC, LAYOUTS, TRANSFORMERS, Layout
@@ -60,7 +60,7 @@ def read_scorer(path: str | Path, kind: str | None = None, config: dict | None =
     if config is not None:
         architecture = Architecture.from_dict(config)
     elif CONFIG in metadata:
-        architecture = Architecture.from_dict(json.loads(metadata[CONFIG]))
+        architecture = Architecture.from_dict(_json(weights, metadata[CONFIG]))
     elif folder is not None:
         architecture = _architecture(folder)
     else:
@@ -134,7 +134,8 @@ def convert_scorer(source: str | Path, target: str | Path, kind: str | None = No
         CONFIG: json.dumps(file.architecture.to_dict()),
         "npnet.provenance": f"converted from {file.path.name}, sha256 {_sha256(file.path)}",
     }
-    write_tensors(target, file.tensors, {**file.metadata, **entries})
+    kept = {key: value for key, value in file.metadata.items() if key != HASH}  # not all tensors need be the same
+    write_tensors(target, file.tensors, {**kept, **entries})
 
 
 def describe_scorer(path: str | Path, kind: str | None = None) -> dict[str, str]:
@@ -210,7 +211,7 @@ def _architecture(folder: Path) -> Architecture:
     """The sizes in the config.json of a transformers folder."""
     from transformers import CLIPConfig
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _json(folder / "config.json", (folder / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") != "clip":
         raise InputError(f"{folder} holds a {config.get('model_type')}, not a CLIP: choose a folder of a CLIP.")
     config = CLIPConfig.from_pretrained(folder)
@@ -233,6 +234,13 @@ def _architecture(folder: Path) -> Architecture:
         ),
         quick_gelu=vision.hidden_act == "quick_gelu",
     )
+
+
+def _json(path: Path, text: str) -> dict:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} has a config that cannot be read ({error}): it is damaged, get it again.") from error
 
 
 def _image_tower(head: Path) -> Path:

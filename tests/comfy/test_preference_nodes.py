@@ -110,6 +110,13 @@ def test_alpha_is_left_out(call, scorer):
         call("NPNetPickBest", scorer=scorer, prompt=PROMPT, images=with_alpha, k=1)[3]
         == call("NPNetPickBest", scorer=scorer, prompt=PROMPT, images=images, k=1)[3]
     )
+    assert hps_filter(call, scorer, with_alpha, images)[2] == hps_filter(call, scorer, images, images)[2]
+
+
+def test_a_short_stack_of_masks_is_repeated_as_comfyui_does(pack):
+    latents = {"samples": torch.zeros(8, 4, 4, 4), "noise_mask": torch.arange(2.0)[:, None, None].expand(2, 4, 4)}
+    chosen = pack.nodes.preference.select_latents(latents, torch.tensor([5, 2]))
+    assert chosen["noise_mask"][:, 0, 0].tolist() == [1, 0]
 
 
 def save(call, pair, **changes):

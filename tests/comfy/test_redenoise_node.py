@@ -242,6 +242,15 @@ def test_sigmas_that_do_not_fit(call, sigmas, words):
         )  # fmt: skip
 
 
+def test_noise_that_is_switched_off_makes_no_pair(call):
+    (noise,) = call("DisableNoise")
+    with pytest.raises(ValueError, match="All-zero noise came"):
+        call(
+            "NPNetRedenoisePair", model=tiny_sdxl(), positive=conditioning("sdxl"), negative=conditioning("sdxl"),
+            noise=noise, sigmas=torch.tensor([14.6, 10.0]), latent_image=empty(), **OPTIONS,
+        )  # fmt: skip
+
+
 def test_a_model_that_ignores_noise_is_refused(pair_of):
     import comfy.model_sampling
 

@@ -121,7 +121,7 @@ def run(server, prompt: dict, tiny_npnets: dict[str, str], tiny_scorer: str, val
     (npnet,) = {tiny_npnets[node["class_type"]] for node in prompt.values() if node["class_type"] in tiny_npnets}
     files = {"NPNetLoad": {"npnet_name": npnet}, "NPNetScorerLoad": {"scorer_name": tiny_scorer}}
     prompt = with_tiny_models(prompt, files)
-    entry = server.wait(server.post_prompt(prompt), timeout=600)
+    entry = server.wait(server.post_prompt(prompt), timeout=1800)
     pictures = [server.images(entry, node_id) for node_id, shown in entry["outputs"].items() if "images" in shown]
     assert pictures
     assert all(picture.std() > 0.01 for picture in pictures)
