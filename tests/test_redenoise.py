@@ -55,9 +55,7 @@ class TinyModel(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.kind, self.rows, self.calls = kind, 0, []
-        self.net = nn.Sequential(
-            nn.Conv2d(6, 16, 3, padding=1), nn.Tanh(), nn.Conv2d(16, 4, 3, padding=1)
-        ).double()
+        self.net = nn.Sequential(nn.Conv2d(6, 16, 3, padding=1), nn.Tanh(), nn.Conv2d(16, 4, 3, padding=1)).double()
 
     def forward(self, x: torch.Tensor, t: float, prompt: torch.Tensor) -> torch.Tensor:
         self.rows += len(x)
@@ -176,9 +174,7 @@ def test_constant_eps_and_equal_guidance_is_the_identity(form_and_levels, rounds
     form, levels = form_and_levels
     x, eps = noise(1, 4, 4, 4), noise(1, 4, 4, 4, seed=1)
 
-    def denoise(
-        x, level, cfg
-    ):  # the same eps everywhere (flow: the same velocity), said in the model's own terms
+    def denoise(x, level, cfg):  # the same eps everywhere (flow: the same velocity), said in the model's own terms
         if form == "v_prediction":
             velocity = (eps - level.sigma * x) / level.alpha
             return denoised_from(velocity, x, level, form)

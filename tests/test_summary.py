@@ -78,9 +78,7 @@ def test_overlap_agrees_with_numpy():
         (u, _, vh), (u2, _, vh2) = (
             np.linalg.svd(np.block([[n[0], n[1]], [n[2], n[3]]]), full_matrices=False) for n in pair
         )
-        for row, cosines in enumerate(
-            [[u[:, k] @ u2[:, k] for k in range(12)], [vh[k] @ vh2[k] for k in range(12)]]
-        ):
+        for row, cosines in enumerate([[u[:, k] @ u2[:, k] for k in range(12)], [vh[k] @ vh2[k] for k in range(12)]]):
             expected[row] += np.sort(np.abs(cosines))[::-1] / 3
     np.testing.assert_allclose(left, expected[0], atol=1e-5)
     np.testing.assert_allclose(right, expected[1], atol=1e-5)

@@ -31,9 +31,7 @@ class Result:
 
 
 def new_executor() -> execution.PromptExecutor:
-    return execution.PromptExecutor(
-        server.PromptServer.instance, cache_type=execution.CacheType.CLASSIC, cache_size=0
-    )
+    return execution.PromptExecutor(server.PromptServer.instance, cache_type=execution.CacheType.CLASSIC, cache_size=0)
 
 
 def run_graph(

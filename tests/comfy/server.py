@@ -39,9 +39,7 @@ class Server:
     def post_prompt(self, prompt: dict, **extra) -> str:
         """Queue a graph in API format; its prompt id. Raises PromptRefused, also if only some outputs are refused."""
         body = json.dumps({"prompt": prompt, **extra}).encode()
-        request = urllib.request.Request(
-            self.url + "/prompt", data=body, headers={"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(self.url + "/prompt", data=body, headers={"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
                 answer = json.load(response)

@@ -39,9 +39,7 @@ class Input:
         if self.type == "COMBO":
             if value not in self.settings["options"] and value not in downloads:
                 return f"{value!r} is none of {self.settings['options']}"
-        elif not isinstance(value, WIDGETS[self.type]) or (
-            isinstance(value, bool) and self.type != "BOOLEAN"
-        ):
+        elif not isinstance(value, WIDGETS[self.type]) or (isinstance(value, bool) and self.type != "BOOLEAN"):
             return f"{value!r} is no {self.type}"
         elif self.type in ("INT", "FLOAT"):
             low, high = self.settings.get("min", value), self.settings.get("max", value)
@@ -105,9 +103,7 @@ def canvas_problems(workflow: dict, object_info: dict) -> list[str]:
         if max(ids, default=0) > workflow[f"last_{kind}_id"]:
             problems.append(f"last_{kind}_id is below {max(ids)}")
     for node in graph_nodes(workflow):
-        problems += [
-            f"{_title(node)}: {p}" for p in _node_problems(node, workflow, object_info[node["type"]])
-        ]
+        problems += [f"{_title(node)}: {p}" for p in _node_problems(node, workflow, object_info[node["type"]])]
     for link in workflow["links"]:
         problems += [f"link {link[0]}: {p}" for p in _link_problems(link, workflow, object_info)]
     return problems

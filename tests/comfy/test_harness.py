@@ -65,9 +65,7 @@ def test_a_graph_repeats_and_follows_seed_prompt_and_weights(run_graph):
         ("2", {"text": "a (red:1.4) fox"}),
         ("1", {"seed": 1}),
     ]:
-        assert not torch.allclose(first, image(run_graph(changed(SDXL, node_id, **inputs))), atol=1e-4), (
-            inputs
-        )
+        assert not torch.allclose(first, image(run_graph(changed(SDXL, node_id, **inputs))), atol=1e-4), inputs
 
 
 def test_an_executor_remembers_what_did_not_change(run_graph, executor):

@@ -29,9 +29,7 @@ class TinyTransformer(torch.nn.Module):
         made = {"dtype": dtype, "device": device}
         self.num_layers = 3
         self.embedding = operations.Embedding(config["vocab_size"], WIDTH, **made)
-        self.mix = torch.nn.ModuleList(
-            operations.Linear(2 * WIDTH, WIDTH, **made) for _ in range(self.num_layers)
-        )
+        self.mix = torch.nn.ModuleList(operations.Linear(2 * WIDTH, WIDTH, **made) for _ in range(self.num_layers))
         self.widen = operations.Linear(WIDTH, config["hidden_size"], **made)
         self.pool = operations.Linear(WIDTH, config["pooled_size"], **made)
 
@@ -52,9 +50,7 @@ class TinyTransformer(torch.nn.Module):
 
 def _encoder(hidden_size: int, pooled_size: int, vocab_size: int, **options) -> SDClipModel:
     config = {"hidden_size": hidden_size, "pooled_size": pooled_size, "vocab_size": vocab_size}
-    return SDClipModel(
-        model_class=TinyTransformer, textmodel_json_config=config, dtype=torch.float32, **options
-    )
+    return SDClipModel(model_class=TinyTransformer, textmodel_json_config=config, dtype=torch.float32, **options)
 
 
 class TinySDXLText(SDXLClipModel):
