@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections import Counter
@@ -28,6 +29,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from npnet_core.errors import InputError
 from npnet_core.npd import NPDReader, NPDWriter, PairKey
@@ -401,6 +403,7 @@ def start(argv: list[str], *, pairs_per_part: int = 64, log: Path | None = None,
 
     def child() -> None:
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+        tqdm.set_lock(threading.RLock())  # forks share the one that there is, and one may be killed while it holds it
         os.environ["TQDM_MININTERVAL"] = "0"
         sys.modules["trainer.collect"].PAIRS_PER_PART = pairs_per_part
         if log is not None:
@@ -435,36 +438,38 @@ def test_an_interrupt_writes_what_is_finished(tmp_path, models, number):
     assert 2 <= len(NPDReader(tmp_path / "set", verify=True)) < len(PROMPTS)
 
 
-def kill_and_restart(models: Path, folder: Path, kills: int) -> None:
-    """Two workers, one of them killed at a random moment and started again, so many times."""
-    more = ("--seeds-per-prompt", "3", "--batch", "2")
-    commands = [command(models, folder / "set", *more, "--worker", f"{i}/2") for i in range(2)]
-    for argv in commands:
-        whole = [str(folder / "whole") if word == str(folder / "set") else word for word in argv]
-        process = start(whole)
-        process.join(120)
-        assert process.exitcode == 0
-    generator = random.Random(0)
-    workers = [start(argv, pairs_per_part=2) for argv in commands]
-    killed = 0
-    while killed < kills:
-        time.sleep(generator.uniform(0, 1.5))
-        victim = generator.randrange(2)
-        os.kill(workers[victim].pid, signal.SIGKILL)
-        workers[victim].join(60)
-        killed += workers[victim].exitcode == -signal.SIGKILL
-        if all(worker.exitcode == 0 for worker in workers):  # too fast: begin anew
-            for part in (folder / "set" / "parts").iterdir():
-                part.unlink()
-            workers[1 - victim] = start(commands[1 - victim], pairs_per_part=2)
-        workers[victim] = start(commands[victim], pairs_per_part=2)
+def finish(workers: list[multiprocessing.Process]) -> None:
     for worker in workers:
         worker.join(120)
         assert worker.exitcode == 0
-    whole, survivor = NPDReader(folder / "whole", verify=True), NPDReader(folder / "set", verify=True)
-    assert len(survivor) == 3 * len(PROMPTS)
-    assert survivor.duplicates == 0
-    assert survivor.hash == whole.hash  # keys, noises and scores
+
+
+def kill_and_restart(models: Path, folder: Path, kills: int) -> None:
+    """Two workers, one of them killed at a random moment and started again, until so many were killed at work."""
+
+    def commands(out: Path) -> list[list[str]]:
+        more = ("--seeds-per-prompt", 3, "--batch", 2, "--worker")
+        return [command(models, out, *more, f"{i}/2") for i in range(2)]
+
+    finish([start(argv) for argv in commands(folder / "whole")])
+    whole = NPDReader(folder / "whole", verify=True)
+    assert len(whole) == 3 * len(PROMPTS)
+    generator, killed = random.Random(0), 0
+    while killed < kills:
+        out = folder / f"after-{killed}"
+        workers = [start(argv, pairs_per_part=2) for argv in commands(out)]
+        while killed < kills and any(worker.is_alive() for worker in workers):
+            time.sleep(generator.uniform(0, 1.5))
+            victim = generator.randrange(2)
+            workers[victim].kill()
+            workers[victim].join(60)
+            if workers[victim].exitcode == -signal.SIGKILL:
+                killed += 1
+                workers[victim] = start(commands(out)[victim], pairs_per_part=2)
+        finish(workers)
+        survivor = NPDReader(out, verify=True)
+        assert survivor.duplicates == 0
+        assert survivor.hash == whole.hash  # keys, noises and scores
 
 
 @forks
