@@ -1,14 +1,17 @@
 # make test        every unmarked test, in an environment that it makes
 # make test-long   the counts and sizes that take minutes
-# make bench       the tables of benchmarks/
+# make test-hpsv2  scores beside the hpsv2 package, in an environment of its own
+# make bench       the tables of benchmarks/; bench-score needs the hpsv2 package's environment
 # make lint        ruff
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+HPSV2 ?= .venv-hpsv2
+HPSV2_BIN := $(HPSV2)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 COMFYUI_PATH ?= $(firstword $(patsubst %/comfy/cli_args.py,%,$(wildcard $(HOME)/ComfyUI/comfy/cli_args.py ../../comfy/cli_args.py)))
 
-.PHONY: test test-long bench lint clean
+.PHONY: test test-long test-hpsv2 bench bench-score lint clean
 
 # torchvision is not ours: ComfyUI imports it, and tests compare against it
 $(VENV)/ready: pyproject.toml $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.txt)
@@ -32,7 +35,20 @@ lint: $(VENV)/ready
 	$(BIN)/python -m ruff format --check .
 
 bench: $(VENV)/ready
-	$(BIN)/python -m benchmarks.apply
+	for table in apply redenoise collect fit; do $(BIN)/python -m benchmarks.$$table || exit 1; done
+
+$(HPSV2)/ready: pyproject.toml
+	$(PYTHON) -m venv $(HPSV2)
+	$(HPSV2_BIN)/python -m pip install --quiet --upgrade pip
+	$(HPSV2_BIN)/python -m pip install --quiet torch torchvision
+	$(HPSV2_BIN)/python -m pip install --quiet -e ".[hpsv2]"
+	touch $@
+
+test-hpsv2: $(HPSV2)/ready
+	$(HPSV2_BIN)/python -m pytest tests/hpsv2_live.py
+
+bench-score: $(HPSV2)/ready
+	$(HPSV2_BIN)/python -m benchmarks.score
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(HPSV2) build dist *.egg-info
