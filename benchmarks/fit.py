@@ -1,4 +1,4 @@
-"""What a training step costs: ``python -m benchmarks.fit [--device cuda] [--rounds 7] [--steps 12]``.
+"""What a training step costs: ``python -m benchmarks.fit [--device cuda] [--rounds 7] [--steps 8]``.
 
 ``npnet fit`` beside two others that take turns with it, on the same pairs, net and machine:
 
@@ -197,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=12, help="per round")
+    parser.add_argument("--steps", type=int, default=8, help="per round")
     parser.add_argument("--batch", type=int, default=64)
     given = parser.parse_args()
     cores = torch.get_num_threads()

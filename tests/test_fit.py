@@ -23,7 +23,7 @@ from npnet_core.checkpoint import load_npnet
 from npnet_core.errors import InputError
 from npnet_core.golden import golden_noise
 from npnet_core.npd import NPDReader
-from tests.tiny_fit import BASE, make_dataset, options
+from tests.tiny_fit import BASE, fit_tiny_npnet, make_dataset, options
 from tests.tiny_pipelines import tiny_sdxl
 from trainer.checkpoints import checkpoints
 from trainer.cli import main
@@ -101,6 +101,14 @@ def test_prompts_are_read_by_the_base_model_that_the_dataset_names(tmp_path):
     assert (npnet.config.prompt_tokens, npnet.config.prompt_dim) == (77, 64)
     assert npnet.metadata["npnet.base_model"] == str(base)
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_the_result_is_a_net_for_sdxl(tmp_path):
+    npnet = load_npnet(fit_tiny_npnet(tmp_path))
+    noise, prompt = torch.randn(1, 4, 20, 12), torch.randn(1, 77, 2048)
+    golden = golden_noise(npnet, noise, prompt)
+    assert golden.isfinite().all()
+    assert not torch.equal(golden, noise)
 
 
 def stop_at(step: int, log: Path, number: int = signal.SIGTERM) -> threading.Thread:

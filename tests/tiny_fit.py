@@ -8,7 +8,7 @@ import torch
 
 from npnet_core.npd import Manifest, NPDWriter
 from trainer.embeddings import store_embeddings
-from trainer.fit import Options
+from trainer.fit import Options, run
 
 BASE = "a base model"  # named in the dataset, never loaded: the prompt embeddings are there
 TOKENS, DIM = 3, 8
@@ -22,6 +22,8 @@ def make_dataset(
     seeds: int = 2,
     sizes: tuple[tuple[int, int], ...] = ((8, 8),),
     channels: int = 4,
+    tokens: int = TOKENS,
+    dim: int = DIM,
 ) -> Path:
     """Pairs whose target is source + 0.5 · (a shift per channel, from the prompt), with random scores by ``hpsv2``.
 
@@ -30,8 +32,8 @@ def make_dataset(
     """
     generator = torch.Generator().manual_seed(0)
     texts = [f"prompt {i}" for i in range(prompts)]
-    embeds = torch.randn(prompts, TOKENS, DIM, generator=generator)
-    shifts = embeds.flatten(1) @ torch.randn(TOKENS * DIM, channels, generator=generator) / (TOKENS * DIM) ** 0.5
+    embeds = torch.randn(prompts, tokens, dim, generator=generator)
+    shifts = embeds.flatten(1) @ torch.randn(tokens * dim, channels, generator=generator) / (tokens * dim) ** 0.5
     manifest = Manifest("sdxl", (14.6, 10.0), 5.5, 1.0, "exact", 1, {"base_model": base})
     with NPDWriter(folder, manifest, worker="w", pairs_per_part=16) as writer:
         for i, (text, shift) in enumerate(zip(texts, shifts, strict=True)):
@@ -63,3 +65,10 @@ def options(dataset: Path, out: Path, **changes) -> Options:
         "device": "cpu",
     }
     return Options(**settings | changes)
+
+
+def fit_tiny_npnet(folder: Path) -> Path:
+    """The file of a net that ``npnet fit`` made in seconds, for SDXL's prompts (77x2048) and 16x16 latents."""
+    data = make_dataset(folder / "pairs", prompts=8, sizes=((16, 16),), tokens=77, dim=2048)
+    run(options(data, folder / "run", epochs=3, batch=4))
+    return folder / "run" / "npnet.safetensors"
