@@ -140,7 +140,8 @@ def test_text_term_is_diffusers_adagroupnorm():
     ours, theirs = TextTerm(4, 7, 12), AdaGroupNorm(7 * 12, 4, num_groups=1, eps=1e-6)
     theirs.load_state_dict(ours.state_dict())
     noise, prompt = small_inputs()
-    assert difference(ours(3 * noise + 1, prompt), theirs(3 * noise + 1, prompt.flatten(1))) < 1e-6
+    noise = 0.01 * noise + 0.02  # so small that eps counts
+    assert difference(ours(noise, prompt), theirs(noise, prompt.flatten(1))) < 1e-5
 
 
 def tiled(noise):
