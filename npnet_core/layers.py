@@ -89,9 +89,10 @@ class SingularValueBranch(nn.Module):
         """noise [B, C, R, R] → [B, C, R, R]; ``svd`` is ``decompose(noise)`` where that was done before."""
         u, s, vh = svd or decompose(noise, self.tile, self.fixed_signs)
         tokens = self.u_mlp(u.mT) + self.v_mlp(vh) + self.s_linear(s).unsqueeze(1)  # [B, M, M]
-        s = s + self.head(self.attention(tokens).mean(1))  # [B, M]
-        matrix = (u * s.unsqueeze(-2)) @ vh
-        return rearrange(matrix, "b (i h) (j w) -> b (i j) h w", i=self.tile, j=self.tile)
+        change = self.head(self.attention(tokens).mean(1))  # Σ̃ − Σ, [B, M]
+        matrix = (u * change.unsqueeze(-2)) @ vh
+        # x + U (Σ̃ − Σ) Vᵀ is U Σ̃ Vᵀ, and in bf16 it leaves x itself alone
+        return noise + rearrange(matrix, "b (i h) (j w) -> b (i j) h w", i=self.tile, j=self.tile)
 
 
 class TextTerm(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 @torch.inference_mode(False)  # made while ComfyUI infers, it may be needed for training later
 def relative_position_index(window: int) -> Tensor:
     """Row of the bias table for each pair of pixels in a window: [window⁴], query-major."""
-    y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    y, x = torch.meshgrid(*2 * [torch.arange(window, device="cpu")], indexing="ij")
     position = torch.stack([y.flatten(), x.flatten()])  # [2, N]
     offset = position[:, :, None] - position[:, None, :] + window - 1  # [2, N, N], each 0 … 2·window − 2
     return (offset[0] * (2 * window - 1) + offset[1]).flatten()
@@ -23,7 +23,7 @@ def relative_position_index(window: int) -> Tensor:
 @lru_cache(maxsize=16)
 def shift_mask(side: int, window: int, shift: int) -> Tensor:
     """0 where two pixels of a rolled window were neighbours before the roll, −100 elsewhere: [windows, 1, N, N]."""
-    band = torch.zeros(side, dtype=torch.long)
+    band = torch.zeros(side, dtype=torch.long, device="cpu")
     band[side - window :] = 1
     band[side - shift :] = 2
     region = 3 * band[:, None] + band[None, :]
