@@ -233,7 +233,7 @@ def pickled(tmp_path, value) -> bytes:
 
 LORA = {"lora_unet_mid.lora_up.weight": torch.ones(4, 2), "lora_unet_mid.lora_down.weight": torch.ones(2, 4)}
 HALF = {"alpha": torch.ones(1), "unet_svd.mlp1.0.weight": torch.ones(3)}
-NO_FILE = "neither a safetensors nor a PyTorch file: download the NPNet again"
+NO_FILE = "neither a safetensors nor a PyTorch file: get the file again"
 # what is wrong: (file name, its content from a good file's and a scratch folder, words of the message)
 BAD_FILES = {
     "truncated": (
@@ -242,7 +242,7 @@ BAD_FILES = {
         "truncated or damaged, get the file again",
     ),
     "truncated header": ("a.safetensors", lambda good, _: good[:100], "truncated or damaged, get the file again"),
-    "empty": ("a.safetensors", lambda good, _: b"", "is empty: download the NPNet again"),
+    "empty": ("a.safetensors", lambda good, _: b"", "is empty: get the file again"),
     "bit flipped": ("a.safetensors", lambda good, _: flip_a_bit(good), "do not match their checksum, get the file"),
     "bit flipped in the config": (
         "a.safetensors",
@@ -255,7 +255,7 @@ BAD_FILES = {
     "with code, old": ("a.pt", lambda _, __: pickle.dumps({"alpha": Code()}, 2), "could run code when unpickled"),
     "a LoRA": ("a.safetensors", lambda _, __: safetensors.torch.save(LORA), "is not an NPNet (it has keys such as"),
     "a LoRA, pickled": ("a.pth", lambda _, tmp: pickled(tmp, LORA), "is not an NPNet (it has keys such as lora_unet"),
-    "a list": ("a.pth", lambda _, tmp: pickled(tmp, [1, 2]), "holds a list, not the weights of an NPNet"),
+    "a list": ("a.pth", lambda _, tmp: pickled(tmp, [1, 2]), "holds a list, not a model's weights"),
     "half an NPNet": ("a.safetensors", lambda _, __: safetensors.torch.save(HALF), "is no complete NPNet"),
 }
 
