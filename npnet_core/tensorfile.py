@@ -151,5 +151,10 @@ def check_tensors(path: str | Path, tensors: Mapping[str, Tensor], expected: Map
         raise InputError(
             f"The keys of {path} are not those of its kind: {'; '.join(found)}; get the file again or choose another."
         )
-    if broken := sorted(key for key, value in tensors.items() if not torch.stack(value.aminmax()).isfinite().all()):
+    if broken := sorted(key for key, value in tensors.items() if not _finite(value)):
         raise InputError(f"{path} has NaN or infinite weights in {', '.join(broken)}: it is damaged, get it again.")
+
+
+def _finite(value: Tensor) -> bool:
+    value = value.float() if value.itemsize == 1 else value  # fp8 has no extremes of its own
+    return bool(torch.stack(value.aminmax()).isfinite().all())

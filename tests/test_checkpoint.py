@@ -96,11 +96,12 @@ def test_the_unused_numbers_are_counted(tmp_path, small_published):
     assert read_npnet(path).unused == 1000 * (768 + 1) + 4 * 256 + 1
 
 
-def test_half_precision_files_become_fp32(tmp_path, small_published):
-    half = {key: value.half() if value.is_floating_point() else value for key, value in small_published.items()}
-    npnet = load_npnet(write_published(half, tmp_path, LAYOUTS[2]))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float64])
+def test_files_of_another_precision_become_fp32(tmp_path, small_published, dtype):
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in small_published.items()}
+    npnet = load_npnet(write_published(state, tmp_path, LAYOUTS[2]))
     assert {value.dtype for value in npnet.state_dict().values()} == {torch.float32}
-    assert torch.equal(npnet.beta, half["beta"].float())
+    assert torch.equal(npnet.beta, state["beta"].float())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
