@@ -149,7 +149,7 @@ def check_tensors(path: str | Path, tensors: Mapping[str, Tensor], expected: Map
     found = [f"{len(keys)} {kind} ({', '.join(keys)})" for kind, keys in complaints.items() if keys]
     if found:
         raise InputError(
-            f"The keys of {path} are not those of its kind: {'; '.join(found)}; get the file again or choose another."
+            f"{path} does not have the keys of its kind: {'; '.join(found)}; get the file again or choose another."
         )
     if broken := sorted(key for key, value in tensors.items() if not _finite(value)):
         raise InputError(f"{path} has NaN or infinite weights in {', '.join(broken)}: it is damaged, get it again.")

@@ -398,12 +398,19 @@ def test_a_finished_run_is_left_alone(tmp_path, models, capfd):
     assert f"{len(PROMPTS)}/{len(PROMPTS)}" in capfd.readouterr().err
 
 
+def own_lock(bar: type[tqdm]) -> None:
+    """Forks share the lock of the progress bars, and one of them may be killed while it holds it."""
+    bar.set_lock(threading.RLock())
+    for subclass in bar.__subclasses__():
+        own_lock(subclass)
+
+
 def start(argv: list[str], *, pairs_per_part: int = 64, log: Path | None = None, largest_file: int | None = None):
     """``npnet`` in a process of its own that has imported everything already."""
 
     def child() -> None:
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-        tqdm.set_lock(threading.RLock())  # forks share the one that there is, and one may be killed while it holds it
+        own_lock(tqdm)
         os.environ["TQDM_MININTERVAL"] = "0"
         sys.modules["trainer.collect"].PAIRS_PER_PART = pairs_per_part
         if log is not None:
