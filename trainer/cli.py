@@ -23,7 +23,11 @@ HELP = USAGE + "\nnpnet COMMAND --help explains one.\n"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    """Run one command.
+
+    Returns the exit code: 0 done, 1 failed (a full disk, a fit that diverged), 2 wrong use, 130 interrupted (by Ctrl-C
+    or SIGTERM; what was finished is written).
+    """
     argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if not argv or argv[0] in ("-h", "--help"):
