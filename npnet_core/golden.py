@@ -88,11 +88,12 @@ def golden_noise(
     """Golden noise for a prompt: a pure function of its arguments.
 
     Args:
-        npnet: the net.
+        npnet: the net, in eval mode.
         noise: [B, C, H, W] of unit variance, any H and W, any floating-point type, any device.
         prompt: [B, T, D] or [1, T, D], the embedding from the net's base model, any number of tokens T.
         strength: 0 is the noise, 1 the golden noise, between them ``torch.lerp``; up to 2 the change is exaggerated.
-            The variance moves with it: between 0 and 1 by little, above 1 it grows.
+            With correlation ρ between noise and golden noise the variance is 1 − 2s(1−s)(1−ρ): lower between
+            0 and 1, higher above.
         long_prompt: what happens to more tokens than the net takes (77). ``truncate``: only the first are used;
             ``average``: the golden noises of all pieces are averaged; ``recurse``: each piece works on the golden
             noise of the one before.

@@ -1,6 +1,6 @@
 """The small blocks of NPNet's singular-value branch and text term.
 
-Every layer takes ``operations``, the namespace that Linear, Conv2d and LayerNorm come from: ``torch.nn``, or one whose
+Every layer takes ``operations``, the namespace that Linear and LayerNorm come from: ``torch.nn``, or one whose
 layers move their weights to the input's device when they are used. Parameters that belong to no such layer are
 moved by hand (``.to(x)``).
 """
