@@ -256,7 +256,11 @@ BAD_FILES = {
     "a LoRA": ("a.safetensors", lambda _, __: safetensors.torch.save(LORA), "is not an NPNet (it has keys such as"),
     "a LoRA, pickled": ("a.pth", lambda _, tmp: pickled(tmp, LORA), "is not an NPNet (it has keys such as lora_unet"),
     "a list": ("a.pth", lambda _, tmp: pickled(tmp, [1, 2]), "holds a list, not a model's weights"),
-    "half an NPNet": ("a.safetensors", lambda _, __: safetensors.torch.save(HALF), "does not have the keys of its kind"),
+    "half an NPNet": (
+        "a.safetensors",
+        lambda _, __: safetensors.torch.save(HALF),
+        "does not have the keys of its kind",
+    ),
 }
 
 
