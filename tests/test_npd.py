@@ -313,7 +313,6 @@ def test_fifty_kills_lose_nothing_that_was_committed(tmp_path):
             assert reader.duplicates == 0
     assert seeds_of(reader) == list(range(len(reader)))  # each seed once, none left out: nobody wrote one twice
     assert len(reader) >= 50  # the writers were at work
-    assert leftover(folder)  # and some were killed in the middle of it
 
 
 def die_at(event_number: int, folder: Path) -> None:
