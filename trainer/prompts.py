@@ -6,12 +6,20 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from npnet_core.errors import InputError
 
 KINDS = ".txt, .csv, .tsv, .json, .jsonl or .parquet"
 
 Row = dict[str, object]
+
+
+class PromptRow(NamedTuple):
+    """A prompt of a set, and its category where the set has them."""
+
+    prompt: str
+    category: str | None = None
 
 
 def read_rows(path: str | Path) -> list[Row]:
