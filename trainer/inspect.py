@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from npnet_core.checkpoint import load_npnet, read_npnet
-from npnet_core.diagnostics import prompt_dependence
+from npnet_core.diagnostics import Whiteness, dependence, whiteness
 from npnet_core.errors import InputError
+from npnet_core.golden import golden_noise
 from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
 from npnet_core.preference import KINDS, describe_scorer
@@ -68,8 +69,11 @@ def describe_npnet(path: Path) -> dict[str, str]:
         rows["alpha"] = f"{npnet.text_weight().item():.3g} (in the file: {npnet.alpha.item():.4g})"
     if c.residual_branch:
         rows["beta"] = f"{npnet.beta.item():.3g}"
-    rows["prompt dependence"] = (
-        f"{random_prompt_dependence(npnet):.3g} (random prompt embeddings; 0 ignores the prompt)"
+    prompts, white = random_figures(npnet)
+    rows["prompt dependence"] = f"{prompts:.3g} (random prompt embeddings; 0 ignores the prompt)"
+    rows["golden noise"] = (
+        f"variance {white.variance:.3f}, correlation of neighbours {white.lag_x:+.3f} and {white.lag_y:+.3f}, power "
+        f"{white.low:.3f} low and {white.high:.3f} high (white noise: 1, 0, 0, 1, 1)"
     )
     return rows | dict(sorted(file.metadata.items()))
 
@@ -85,9 +89,10 @@ def parameters(npnet: NPNet) -> str:
     return f"{total:,} ({', '.join(f'{name} {count:,}' for name, count in counts.items())})"
 
 
-def random_prompt_dependence(npnet: NPNet) -> float:
-    """:func:`prompt_dependence` over four noises with two random embeddings of unit variance each, seed 0."""
+def random_figures(npnet: NPNet) -> tuple[float, Whiteness]:
+    """Prompt dependence and whiteness over four noises with two random embeddings of unit variance each, seed 0."""
     c, generator = npnet.config, torch.Generator().manual_seed(0)
     noise = torch.randn(4, c.channels, c.resolution, c.resolution, generator=generator)
     prompt, other = torch.randn(2, 4, c.prompt_tokens, c.prompt_dim, generator=generator)
-    return prompt_dependence(npnet, noise, prompt, other)
+    golden = golden_noise(npnet, noise, prompt)
+    return dependence(noise, golden, golden_noise(npnet, noise, other)), whiteness(golden)

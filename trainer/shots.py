@@ -178,15 +178,27 @@ def make_images(
 
 
 def make_batch(
-    base: Base, draws: Sequence[Draw], prompts: Prompts, noise_prompts: Prompts, setting: Setting, method: Method
+    base: Base,
+    draws: Sequence[Draw],
+    prompts: Prompts,
+    noise_prompts: Prompts,
+    setting: Setting,
+    method: Method,
+    control: Tensor | None = None,
 ) -> tuple[Tensor, dict]:
-    """Images [B, H, W, 3] of B draws, and what they cost as :func:`trainer.cost.cost_per_image` reads it."""
+    """Images [B, H, W, 3] of B draws, and what they cost as :func:`trainer.cost.cost_per_image` reads it.
+
+    Args:
+        prompts: what the images are made of.
+        noise_prompts: what the method is told.
+        control: a ControlNet's picture [1, 3, H, W] in 0..1.
+    """
     seeds = [each.seed for each in draws]
     noise = bases.initial_noise(base, seeds, setting.height, setting.width)
     watch = Stopwatch(base.device)
     start = method.start(base, noise_prompts, noise, setting)
     noise_seconds = watch.lap()
-    latents = bases.sample(base, start, prompts, setting.schedule, setting.cfg, seeds=seeds)
+    latents = bases.sample(base, start, prompts, setting.schedule, setting.cfg, seeds=seeds, control=control)
     sample_seconds = watch.lap()
     images = bases.decode(base, latents, batch=len(latents))
     measured = {
