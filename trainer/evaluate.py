@@ -59,7 +59,7 @@ from .prompts import PromptRow, read_prompt_set
 from .scorers import HELP as SCORERS
 from .scorers import LaterScorer, clip_words, find_scorer, scorer_files
 from .settings import OWN, Setting, every_setting
-from .shots import draw, every_shot, is_scored, make_images, score_images
+from .shots import Shot, batches, draw, every_shot, is_scored, make_images, score_images
 
 log = logging.getLogger(__name__)
 
@@ -339,10 +339,10 @@ def evaluate(
     known = {(row["image"], row["metric"]): row["score"] for row in read_lines(out, "scores")}
     missing: dict[str, str] = {}  # kind: why
     with resting(base, npnets.values()):
-        ours = every_shot(mine, settings, chosen)
+        chunks = batches(mine, settings, chosen, batch)
         for each in scorers:
-            if not is_scored(each.kind, ours, known):
-                missing |= score_with(each, ours, out, scores, known, batch)
+            if not all(is_scored(each.kind, chunk, known) for chunk in chunks):
+                missing |= score_with(each, chunks, out, scores, known)
     known |= {(row["image"], row["metric"]): row["score"] for row in read_lines(out, "scores")}  # by other workers
     diagnostics = out / "diagnostics.json"
     metrics = [each.kind for each in scorers if each.kind not in missing]
@@ -354,7 +354,7 @@ def evaluate(
             "command": "npnet evaluate",
             "versions": {name: version(name) for name in PACKAGES},
             "base_model": base.source,
-            "nets": {name: dict(npnet.metadata) for name, npnet in npnets.items()},
+            "nets": {name: dict(sorted(npnet.metadata.items())) for name, npnet in npnets.items()},
             "settings": {setting.name: setting.to_dict() for setting in settings},
             "methods": {method.name: method.description for method in chosen},
             "metrics": {metric: about_metric(metric) for metric in metrics},
@@ -369,18 +369,18 @@ def evaluate(
 
 
 def score_with(
-    each: Scorer | LaterScorer, shots: Sequence, out: Path, scores: Path, known: dict, batch: int
+    each: Scorer | LaterScorer, chunks: Sequence[Sequence[Shot]], out: Path, scores: Path, known: dict
 ) -> dict[str, str]:
     """Score with one preference model. Returns {} or, if it cannot be loaded, {kind: why}: the others still run."""
     if isinstance(each, Scorer):
-        score_images(each, shots, out, scores, known, batch=batch)
+        score_images(each, chunks, out, scores, known)
         return {}
     try:
         scorer = each.load()
     except InputError as error:
         log.warning("%s", error)
         return {each.kind: str(error)}
-    score_images(scorer, shots, out, scores, known, batch=batch)
+    score_images(scorer, chunks, out, scores, known)
     scorer.model.to("cpu")
     free(each.device)
     return {}

@@ -38,12 +38,19 @@ class Redenoising:
         cfg: guidance on the way down (w_l), whatever the images are sampled with.
         inversion_cfg: guidance on the way back (w_w).
         rounds, inversion: as there.
+
+    Raises:
+        InputError: for no round.
     """
 
     cfg: float = 5.5
     inversion_cfg: float = 1.0
     rounds: int = 1
     inversion: str = "exact"
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise InputError(f"Re-denoising {self.rounds} times changes nothing: use at least 1 round.")
 
     def __str__(self) -> str:
         rounds = f"{self.rounds} rounds" if self.rounds > 1 else "1 round"

@@ -113,6 +113,20 @@ def every_shot(draws: Sequence[Draw], settings: Sequence[Setting], methods: Sequ
     return [Shot(*each) for setting in settings for each in itertools.product(draws, [setting], methods)]
 
 
+def batches(
+    draws: Sequence[Draw], settings: Sequence[Setting], methods: Sequence[Method], size: int
+) -> list[list[Shot]]:
+    """All shots, ``size`` draws of one setting and method at a time; those of the same draws follow each other.
+
+    Settings, methods and draws that come later leave the batches before them as they were.
+    """
+    chunks = [draws[i : i + size] for i in range(0, len(draws), size)]
+    return [
+        [Shot(each, setting, method) for each in chunk]
+        for chunk, setting, method in itertools.product(chunks, settings, methods)
+    ]
+
+
 def make_images(
     base: Base,
     draws: Sequence[Draw],
@@ -132,43 +146,40 @@ def make_images(
         batch: images at once.
         cost: a file of lines that gets, per batch, what :func:`trainer.cost.cost_per_image` reads; None for nobody.
     """
-    chunks = [draws[i : i + batch] for i in range(0, len(draws), batch)]
     work = [
-        (i, setting, method)
-        for i, chunk in enumerate(chunks)
-        for setting, method in itertools.product(settings, methods)
-        if not all((out / Shot(each, setting, method).image).exists() for each in chunk)
+        chunk
+        for chunk in batches(draws, settings, methods, batch)
+        if not all((out / shot.image).exists() for shot in chunk)
     ]
     total = len(draws) * len(settings) * len(methods)
-    missing = sum(len(chunks[i]) for i, _, _ in work)
+    missing = sum(map(len, work))
     nets = {id(method.npnet): weight_bytes(method.npnet) for method in methods if method.npnet is not None}
     warm, uncond, pending = set(), None, deque()
     with (
         ThreadPoolExecutor(THREADS) as writers,
         tqdm(total=total, initial=total - missing, desc="images", unit="image", smoothing=0.1) as progress,
     ):
-        for i, group in itertools.groupby(work, key=lambda each: each[0]):
-            chunk, todo = chunks[i], [(setting, method) for _, setting, method in group]
-            told = {text: None for each in chunk for text in (each.prompt, each.other) if text}
-            if not any(method.wrong_prompt for _, method in todo):
-                told = dict.fromkeys(each.prompt for each in chunk)
+        for these, group in itertools.groupby(work, key=lambda chunk: [shot.draw for shot in chunk]):
+            todo = list(group)
+            told = {each.prompt: None for each in these}
+            if any(chunk[0].method.wrong_prompt for chunk in todo):
+                told |= {each.other: None for each in these}
             encoded = bases.encode(base, list(told), uncond=uncond)
             uncond = encoded.uncond
             rows = {text: row for row, text in enumerate(told)}
-            prompts = encoded[[rows[each.prompt] for each in chunk]]
-            for setting, method in todo:
-                noise_prompts = encoded[[rows[each.other] for each in chunk]] if method.wrong_prompt else prompts
-                images, measured = make_batch(base, chunk, prompts, noise_prompts, setting, method)
-                for each, image in zip(chunk, images, strict=True):
-                    shot = Shot(each, setting, method)
+            for chunk in todo:
+                setting, method = chunk[0].setting, chunk[0].method
+                prompts = encoded[[rows[each.prompt] for each in these]]
+                noise_prompts = encoded[[rows[each.other] for each in these]] if method.wrong_prompt else prompts
+                images, measured = make_batch(base, these, prompts, noise_prompts, setting, method)
+                for shot, image in zip(chunk, images, strict=True):
                     if not (out / shot.image).exists():
                         pending.append(writers.submit(write_image, out / shot.image, image, shot.about()))
                 while len(pending) > 2 * batch:
                     pending.popleft().result()
                 if cost is not None:
                     if measured["peak_bytes"] is not None:
-                        unused = {key: size for key, size in nets.items() if key != id(method.npnet)}
-                        measured["peak_bytes"] -= sum(unused.values())
+                        measured["peak_bytes"] -= sum(nets.values()) - nets.get(id(method.npnet), 0)
                     measured["warm_up"] = (setting, method.name) not in warm
                     append_lines(cost, [measured])
                 warm.add((setting, method.name))
@@ -229,30 +240,21 @@ def weight_bytes(module) -> int:
 
 def score_images(
     scorer: Scorer,
-    shots: Sequence[Shot],
+    chunks: Sequence[Sequence[Shot]],
     out: Path,
     scores: Path,
     known: dict[tuple[str, str], float],
-    *,
-    batch: int = 4,
 ) -> None:
     """Score the images that have no score yet, read back from the disk, with a progress bar.
 
     Args:
-        shots: those of one setting side by side.
+        chunks: images to score at once, of one size each.
         scores: the file of lines to append to.
         known: (image, metric) → score of what there is; gets the new ones too.
-        batch: images at once.
     """
-    chunks = [
-        chunk[i : i + batch]
-        for _, group in itertools.groupby(shots, key=lambda shot: shot.setting)
-        for chunk in [list(group)]
-        for i in range(0, len(chunk), batch)
-    ]
     missing = [chunk for chunk in chunks if not is_scored(scorer.kind, chunk, known)]
-    done = len(shots) - sum(map(len, missing))
-    with tqdm(total=len(shots), initial=done, desc=scorer.kind, unit="image", smoothing=0.1) as progress:
+    total, left = (sum(map(len, some)) for some in (chunks, missing))
+    with tqdm(total=total, initial=total - left, desc=scorer.kind, unit="image", smoothing=0.1) as progress:
         for chunk, images in zip(missing, _read_ahead(out, missing), strict=True):
             values = scorer.score(images, [shot.draw.prompt for shot in chunk]).tolist()
             new = [
