@@ -30,6 +30,8 @@ def load_scorers(names: Sequence[str], base: Base) -> list[Scorer]:
         InputError: for a kind named twice, and as :func:`npnet_core.preference.load_scorer`.
     """
     files = scorer_files(names)
+    if not files:
+        return []
     with clip_words(base) as words:
         return [load_scorer(kind, path, base.device, tokenizer=words) for kind, path in files.items()]
 
