@@ -10,7 +10,7 @@ import torch
 
 from npnet_core.checkpoint import load_npnet, read_npnet
 from npnet_core.diagnostics import Whiteness, dependence, whiteness
-from npnet_core.errors import InputError
+from npnet_core.errors import InputError, escaped
 from npnet_core.golden import golden_noise
 from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
@@ -40,16 +40,21 @@ def run(options: Options) -> None:
     what = contents(options.path)
     if what == "dataset":
         reader = NPDReader(options.path, skip_corrupt=options.skip_corrupt)
-        print(render(summarise(reader)))
+        show(render(summarise(reader)))
         if options.svd:
-            print("", render_overlap(*dataset_overlap(reader)), sep="\n")
+            show("\n" + render_overlap(*dataset_overlap(reader)))
         return
     if what == "released pairs":
         raise InputError(f"{options.path} holds pairs in the released format: make a dataset of them, npnet convert.")
     rows = describe_npnet(options.path) if what == "npnet" else describe_scorer(options.path, options.kind)
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
-        print(f"{name:{width}}{value}")
+        show(f"{name:{width}}{value}")
+
+
+def show(text: str) -> None:
+    """Print lines, some of which strangers wrote."""
+    print("\n".join(map(escaped, text.split("\n"))))
 
 
 def describe_npnet(path: Path) -> dict[str, str]:

@@ -197,6 +197,6 @@ def _read_parquet(path: Path) -> list[Row]:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = [field.name for field in file.schema_arrow if "binary" not in str(field.type)]
             return file.read(names).to_pylist()
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # it tells damage in many ways
         reason = str(error).splitlines()[0]
         raise InputError(f"The prompt file {path} is not parquet ({reason}): check how it was made.") from error
