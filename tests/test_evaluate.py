@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import signal
 import sys
 import time
@@ -404,7 +405,7 @@ def test_workers_make_together_what_one_makes(tmp_path, models):
     assert not (tmp_path / "two" / "scores.jsonl").exists()
 
 
-def start(argv: list[str], log: Path | None = None):
+def start(argv: list[str], log: Path | None = None, largest_file: int | None = None):
     """``npnet`` in a process of its own that has imported everything already."""
 
     def child() -> None:
@@ -413,6 +414,8 @@ def start(argv: list[str], log: Path | None = None):
         os.environ["TQDM_MININTERVAL"] = "0"
         if log is not None:
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
+        if largest_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)  # not pytest's
         os._exit(main(argv))
 
@@ -467,6 +470,20 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path, models, number):
     assert "Traceback" not in said
     assert not list((tmp_path / "out").glob("**/*.partial"))
     assert 3 <= len([read_image(path) for path in (tmp_path / "out").glob("images/**/*.png")]) < 540
+
+
+@forks
+def test_a_full_disk_is_exit_1_and_leaves_nothing_half_written(tmp_path, models):
+    """A limit on the size of files, below that of an image, stands for the full disk."""
+    more = ("--size", "128x128", "--scorer", "none")
+    process = start(command(models, tmp_path / "out", *more), tmp_path / "log", largest_file=9000)
+    process.join(60)
+    assert process.exitcode == 1
+    log = (tmp_path / "log").read_text()
+    assert "File too large" in log
+    assert "Traceback" not in log
+    assert not list((tmp_path / "out").glob("images/**/*.p*"))
+    assert main(command(models, tmp_path / "out", *more)) == 0
 
 
 def test_lines_survive_a_cut_and_name_damage(tmp_path):
@@ -560,7 +577,7 @@ def test_an_image_is_written_whole_or_not_at_all(tmp_path):
     assert read_image(tmp_path / "grey.png").shape == (4, 5, 3)
     assert read_about(tmp_path / "grey.png") == {}
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(InputError, match="cannot be read as a picture"):
+    with pytest.raises(InputError, match="is damaged or no picture"):
         read_image(path)
 
 

@@ -32,7 +32,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -179,7 +179,7 @@ def run(options: Options) -> int:
     )
     for npnet in npnets.values():
         npnet.to(base.device)
-    with clip_words(base) as words:
+    with clip_words(base) if files else nullcontext() as words:
         try:
             evaluation = evaluate(
                 base,

@@ -68,11 +68,15 @@ def read_image(path: str | Path) -> Tensor:
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
+    if not Path(path).is_file():
+        raise InputError(f"There is no picture {path}: check its name.")
     try:
         with Image.open(path) as picture:
             return torch.from_numpy(np.array(picture.convert("RGB"))).float() / 255
     except (UnidentifiedImageError, OSError, SyntaxError) as error:  # PIL's word for a damaged PNG is SyntaxError
-        raise InputError(f"{path} cannot be read as a picture ({error}): delete it and run again.") from error
+        raise InputError(
+            f"{path} is damaged or no picture ({error}): get it again, or delete it if npnet made it and run again."
+        ) from error
 
 
 def read_images(paths: Sequence[str | Path]) -> Tensor:

@@ -24,6 +24,7 @@ from .processes import find_device
 from .settings import Setting, read_size
 from .shots import Draw, make_batch
 
+BOTH = "side-by-side"
 GAP = 8  # white pixels between images that stand side by side
 
 
@@ -74,6 +75,8 @@ def run(options: Options) -> None:
     schedule = Schedule(options.sampler, options.steps, options.spacing)
     control = read_image(options.control) if options.control is not None else None
     npnets = {name: load_npnet(path) for name, path in name_npnets(options.npnet).items()}
+    if BOTH in npnets:
+        raise InputError(f"A net is named {BOTH} as the picture of all is: give it another name, NAME=FILE.")
     methods = choose_methods(("standard", "npnet"), npnets)
     base = bases.load_base(
         options.base,
@@ -117,7 +120,7 @@ def run(options: Options) -> None:
                         folder / f"{name}-{method}.png", batch[row], about | {"seed": each.seed, "method": method}
                     )
                 both = side_by_side([batch[row] for batch in images.values()])
-                path = folder / f"{name}-side-by-side.png"
+                path = folder / f"{name}-{BOTH}.png"
                 write_image(path, both, about | {"seed": each.seed, "methods": list(images)})
                 tqdm.write(str(path))
 
