@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from .errors import InputError
 
 HEADS = 8  # of the attention over singular vectors
+LARGEST = 2**14  # of any size
+BLOCKS = 1000  # of a Swin
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,12 @@ class NPNetConfig:
         whole = {name: (getattr(self, name),) for name in counts}
         whole |= {"swin_depths": self.swin_depths, "swin_heads": self.swin_heads}
         for name, values in whole.items():
-            if not all(isinstance(value, int) and value >= 1 for value in values):
-                raise InputError(f"{name}={getattr(self, name)!r} makes no network: give whole numbers of at least 1.")
+            if not all(isinstance(value, int) and 1 <= value <= LARGEST for value in values):
+                raise InputError(
+                    f"{name}={getattr(self, name)!r} makes no network: give whole numbers of 1 to {LARGEST}."
+                )
+        if sum(self.swin_depths) > BLOCKS:  # a file may say anything, and building them takes time
+            raise InputError(f"swin_depths has {sum(self.swin_depths)} blocks in all: give at most {BLOCKS}.")
         if math.isqrt(self.channels) ** 2 != self.channels:
             raise InputError(
                 f"channels={self.channels} cannot be tiled into one square matrix: give a square number (4, 16)."
