@@ -1,17 +1,19 @@
 # make test        every unmarked test, in an environment that it makes
 # make test-long   the counts and sizes that take minutes
 # make test-hpsv2  scores beside the hpsv2 package, in an environment of its own
+# make fuzz        thousands of hostile inputs; the table of what became of them is then in build/fuzz.md
 # make bench       the tables of benchmarks/; bench-score needs the hpsv2 package's environment
 # make lint        ruff
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+FUZZ ?= 700
 HPSV2 ?= .venv-hpsv2
 HPSV2_BIN := $(HPSV2)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 COMFYUI_PATH ?= $(firstword $(patsubst %/comfy/cli_args.py,%,$(wildcard $(HOME)/ComfyUI/comfy/cli_args.py ../../comfy/cli_args.py)))
 
-.PHONY: test test-long test-hpsv2 bench bench-score lint clean
+.PHONY: test test-long fuzz test-hpsv2 bench bench-score lint clean
 
 # torchvision is not ours: ComfyUI imports it, and tests compare against it
 $(VENV)/ready: pyproject.toml $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.txt)
@@ -29,6 +31,9 @@ test: lint
 
 test-long: $(VENV)/ready
 	$(BIN)/python -m pytest -m long
+
+fuzz: $(VENV)/ready
+	FUZZ_CASES=$(FUZZ) FUZZ_SECONDS=300 $(BIN)/python -m pytest tests/fuzz tests/comfy/test_fuzz_nodes.py
 
 lint: $(VENV)/ready
 	$(BIN)/python -m ruff check .
