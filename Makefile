@@ -1,6 +1,7 @@
 # make test        every unmarked test, in an environment that it makes
 # make test-long   the counts and sizes that take minutes
 # make test-hpsv2  scores beside the hpsv2 package, in an environment of its own
+# make demo        the whole method on a tiny model that comes with the package; the page is build/demo/report.html
 # make fuzz        thousands of hostile inputs; the table of what became of them is then in build/fuzz.md
 # make bench       the tables of benchmarks/; bench-score needs the hpsv2 package's environment
 # make lint        ruff
@@ -13,7 +14,7 @@ HPSV2 ?= .venv-hpsv2
 HPSV2_BIN := $(HPSV2)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 COMFYUI_PATH ?= $(firstword $(patsubst %/comfy/cli_args.py,%,$(wildcard $(HOME)/ComfyUI/comfy/cli_args.py ../../comfy/cli_args.py)))
 
-.PHONY: test test-long fuzz test-hpsv2 bench bench-score lint clean
+.PHONY: test demo test-long fuzz test-hpsv2 bench bench-score lint clean
 
 # torchvision is not ours: ComfyUI imports it, and tests compare against it
 $(VENV)/ready: pyproject.toml $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.txt)
@@ -31,6 +32,9 @@ test: lint
 
 test-long: $(VENV)/ready
 	$(BIN)/python -m pytest -m long
+
+demo: $(VENV)/ready
+	$(BIN)/python -m trainer demo --out build/demo
 
 fuzz: $(VENV)/ready
 	FUZZ_CASES=$(FUZZ) FUZZ_SECONDS=300 $(BIN)/python -m pytest tests/fuzz tests/comfy/test_fuzz_nodes.py
