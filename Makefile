@@ -44,7 +44,7 @@ lint: $(VENV)/ready
 	$(BIN)/python -m ruff format --check .
 
 bench: $(VENV)/ready
-	for table in apply redenoise collect fit; do $(BIN)/python -m benchmarks.$$table || exit 1; done
+	for table in apply redenoise collect fit evaluate; do $(BIN)/python -m benchmarks.$$table || exit 1; done
 
 $(HPSV2)/ready: pyproject.toml
 	$(PYTHON) -m venv $(HPSV2)
@@ -58,6 +58,7 @@ test-hpsv2: $(HPSV2)/ready
 
 bench-score: $(HPSV2)/ready
 	$(HPSV2_BIN)/python -m benchmarks.score
+	$(HPSV2_BIN)/python -m benchmarks.evaluate
 
 clean:
 	rm -rf $(VENV) $(HPSV2) build dist *.egg-info
