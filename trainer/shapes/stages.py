@@ -47,7 +47,7 @@ class Scale:
     reported_seeds: int
 
 
-QUICK = Scale(400, 5, 600, 100, 3)
+QUICK = Scale(400, 5, 450, 100, 3)
 FULL = Scale(400, 15, 2000, 128, 8)
 
 
