@@ -14,7 +14,7 @@ from trainer import demo
 from trainer.cli import main
 from trainer.shapes import page, stages, tables, world
 
-SCALE = stages.Scale(captions=20, seeds=2, steps=2, reported_captions=4, reported_seeds=2)
+SCALE = stages.Scale(captions=20, seeds=2, reported_captions=4, reported_seeds=2)
 
 
 def run(out: Path, **options) -> Path:

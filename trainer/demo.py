@@ -49,7 +49,7 @@ def run(options: Options) -> None:
     from .shapes.page import NETS, write_page
 
     nets = {
-        name: stages.fit_net(dataset, options.out / f"fit-{name}", scale.steps, seed=options.seed, **changes)
+        name: stages.fit_net(dataset, options.out / f"fit-{name}", seed=options.seed, **changes)
         for name, changes in NETS.items()
     }
     settings = list(models.settings().values())

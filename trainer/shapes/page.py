@@ -48,7 +48,7 @@ def about_fits(dataset: Path, nets: Mapping[str, NPNet]) -> Section:
         f"{len(reader):,} pairs of noises were made for {len(reader.prompts)} captions, none of which is reported "
         f"here: re-denoised at guidance {RECIPE.cfg:g} down and {RECIPE.inversion_cfg:g} back between the first two of "
         f"{RECIPE.schedule.steps} DDIM steps. Both noises of a pair became pictures, both pictures were scored, and a "
-        "pair was kept if its target's picture scored higher. Unselected nets saw all pairs, for as many steps. "
+        "pair was kept if its target's picture scored higher. Unselected nets saw all pairs. "
         "Explained is the share of the target's change that a net predicts for captions it never saw: 0 is no better "
         "than leaving the noise alone. Prompt dependence is how much of the net's own change another caption would "
         "alter."

@@ -50,8 +50,7 @@ VARIANTS = (
 def make_tables(models: World, dataset: Path, scale: Scale, out: Path, seed: int) -> str:
     """Fit, sample and compare everything; Markdown. What is in ``out`` already is not made again."""
     nets = {
-        variant.name: fit_net(dataset, out / f"fit-{variant.name}", scale.steps, seed=seed, **variant.fit)
-        for variant in VARIANTS
+        variant.name: fit_net(dataset, out / f"fit-{variant.name}", seed=seed, **variant.fit) for variant in VARIANTS
     }
     full, settings = {"npnet": nets["full"]}, list(models.settings().values())
 
