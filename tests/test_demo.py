@@ -14,7 +14,7 @@ from trainer import demo
 from trainer.cli import main
 from trainer.shapes import page, stages, tables, world
 
-SCALE = stages.Scale(captions=20, seeds=2, reported_captions=4, reported_seeds=2)
+SCALE = stages.Scale(captions=60, seeds=1, reported_captions=4, reported_seeds=2)
 
 
 def run(out: Path, **options) -> Path:
@@ -67,7 +67,7 @@ def test_wins_follow_from_the_scores_on_disk(folder):
 def test_nothing_is_reported_that_was_chosen_on(folder):
     choosing, reporting = world.split_captions()
     reader = NPDReader(folder / "pairs")
-    assert len(reader) == 40
+    assert len(reader) == 60
     assert set(reader.prompts) <= set(choosing)
     assert {record.key.seed for record in reader.records} <= set(stages.COLLECTED_SEEDS)
     items = figures(folder)["items"]
