@@ -15,6 +15,7 @@ from tests.comfy.errors import NodeFailed, PromptRefused
 from tests.comfy.graphs import call
 from tests.comfy.npnets import save_tiny_npnet
 from tests.comfy.scorers import save_tiny_scorer
+from tests.comfy.small_graphs import small_graphs
 from tests.fuzz.damage import damaged, hostile_pickle, hostile_safetensors
 from tests.fuzz.harness import fuzz
 from tests.fuzz.odd import odd_images, odd_name, odd_text, odd_value
@@ -71,80 +72,6 @@ def try_graphs(refusal, comfy_base, run_graph, executor):
     return try_them
 
 
-def graphs(names: dict[str, str]) -> dict[str, dict]:
-    """Small graphs in which all of our nodes stand, by what they do."""
-    base = {
-        "model": ("TinyTestModel", {"seed": 0}),
-        "positive": ("CLIPTextEncode", {"text": "a red fox", "clip": ["model", 1]}),
-        "negative": ("CLIPTextEncode", {"text": "", "clip": ["model", 1]}),
-        "latent": ("EmptyLatentImage", {"width": 64, "height": 48, "batch_size": 2}),
-        "noise": ("RandomNoise", {"noise_seed": 7}),
-        "npnet": ("NPNetLoad", {"npnet_name": names["npnet"]}),
-        "scorer": ("NPNetScorerLoad", {"scorer_name": names["scorer"], "kind": "auto"}),
-        "images": ("EmptyImage", {"width": 40, "height": 32, "batch_size": 2, "color": 0xFF8040}),
-    }
-    sampled = {
-        "model": ["patch", 0],
-        "positive": ["positive", 0],
-        "negative": ["negative", 0],
-        "latent_image": ["latent", 0],
-        "seed": 7,
-        "steps": 1,
-        "cfg": 1.0,
-        "sampler_name": "euler",
-        "scheduler": "normal",
-        "denoise": 1.0,
-    }
-    golden = {"strength": 1.0, "long_prompt": "truncate"}
-    custom = {
-        "guider": ("BasicGuider", {"model": ["model", 0], "conditioning": ["positive", 0]}),
-        "sampler": ("KSamplerSelect", {"sampler_name": "euler"}),
-        "sigmas": ("BasicScheduler", {"model": ["model", 0], "scheduler": "normal", "steps": 3, "denoise": 1.0}),
-    }
-    pair = {
-        "model": ["model", 0],
-        "positive": ["positive", 0],
-        "negative": ["negative", 0],
-        "noise": ["noise", 0],
-        "sigmas": ["sigmas", 0],
-        "latent_image": ["latent", 0],
-        "cfg": 5.5,
-        "inversion_cfg": 1.0,
-        "rounds": 1,
-        "inversion": "exact",
-    }
-    saved = {"noise_pair": ["pair", 2], "prompt": "a red fox", "dataset": "pairs", "base_model": "", "sampling": ""}
-    of_images = {"scorer": ["scorer", 0], "prompt": "a red fox"}
-    both = {"source_images": ["images", 0], "target_images": ["images", 0], "margin": 0.0}
-    made = {
-        "patch": {
-            "patch": ("NPNetModelPatch", {"model": ["model", 0], "npnet": ["npnet", 0], **golden}),
-            "sampled": ("KSampler", sampled),
-            "end": ("PreviewAny", {"source": ["sampled", 0]}),
-        },
-        "noise": {
-            **custom,
-            "golden": (
-                "NPNetNoise",
-                {"npnet": ["npnet", 0], "noise": ["noise", 0], "conditioning": ["positive", 0], **golden},
-            ),
-            "sampled": (
-                "SamplerCustomAdvanced",
-                {"noise": ["golden", 0], "guider": ["guider", 0], "sampler": ["sampler", 0], "sigmas": ["sigmas", 0]}
-                | {"latent_image": ["latent", 0]},
-            ),
-            "end": ("PreviewAny", {"source": ["sampled", 0]}),
-        },
-        "pair": {**custom, "pair": ("NPNetRedenoisePair", pair), "saved": ("NPNetSavePair", saved)},
-        "filter": {"filter": ("NPNetHPSFilter", of_images | both)},
-        "best": {"best": ("NPNetPickBest", of_images | {"images": ["images", 0], "k": 1})},
-    }
-    return {
-        name: {node: {"class_type": kind, "inputs": dict(inputs)} for node, (kind, inputs) in (base | own).items()}
-        for name, own in made.items()
-    }
-
-
 PRIMITIVES = {float: "PrimitiveFloat", int: "PrimitiveInt", str: "PrimitiveString", bool: "PrimitiveBoolean"}
 
 
@@ -152,7 +79,7 @@ def test_values(names, try_graphs):
     """Widget values at and beyond their limits and of every type, typed in or through a link."""
 
     def make(random: Random):
-        name, graph = random.choice(list(graphs(names).items()))
+        name, graph = random.choice(list(small_graphs(**names).items()))
         graph = copy.deepcopy(graph)
         widgets = [
             (node_id, key)
@@ -180,7 +107,7 @@ def test_values(names, try_graphs):
 
 def test_prompts(names, try_graphs):
     def make(random: Random):
-        name, graph = random.choice(list(graphs(names).items()))
+        name, graph = random.choice(list(small_graphs(**names).items()))
         graph, text = copy.deepcopy(graph), odd_text(random)
         for node in graph.values():
             for key in ("text", "prompt", "base_model", "sampling"):
@@ -197,7 +124,7 @@ def test_dataset_and_file_names(names, try_graphs):
     def make(random: Random):
         what = random.choice(["dataset", "dataset", "npnet_name", "scorer_name"])
         name = {"dataset": "pair", "npnet_name": "patch", "scorer_name": "best"}[what]
-        graph, value = copy.deepcopy(graphs(names)[name]), odd_name(random)
+        graph, value = copy.deepcopy(small_graphs(**names)[name]), odd_name(random)
         for node in graph.values():
             if what in node["inputs"]:
                 node["inputs"][what] = value
