@@ -146,9 +146,9 @@ def opening(results: dict) -> str:
     pairs, prompts = results["n"], results["prompts"]
     what = f"{count(pairs, 'seed')} of {count(prompts, 'prompt')}" if pairs > prompts else f"{count(prompts, 'prompt')}"
     return (
-        f"Every method drew the same {what}; only the noise that a picture starts from differs. Each picture is compared "
-        "with the standard picture of its own prompt and seed. The winning rate is the share of these pairs in which it "
-        "scores higher, ties counted half: one half is what chance gives."
+        f"Every method drew the same {what}; only the noise that a picture starts from differs. Each picture is "
+        "compared with the standard picture of its own prompt and seed. The winning rate is the share of these pairs "
+        "in which it scores higher, ties counted half: one half is what chance gives."
     )
 
 
@@ -311,8 +311,8 @@ def win_rates(results: dict) -> Section | None:
             parts.append((heading, Html("".join(drawn)), "The figures are in the table above.\n"))
     note = (
         "Bars start at the line of no difference from standard; thin lines are 95 % intervals. Blue lies above, orange "
-        "below, pale is weak evidence, and where grey stands the interval contains no difference. Charts of one kind have "
-        "the same axis."
+        "below, pale is weak evidence, and where grey stands the interval contains no difference. Charts of one kind "
+        "have the same axis."
     )
     return titled(parts, "Winning rates in the other metrics", note) if parts else None
 

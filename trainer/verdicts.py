@@ -25,7 +25,7 @@ def verdict(results: dict, entry: dict) -> str:
     """One of the five above.
 
     Of a metric that is 0 or 1 most pairs are ties, which make the interval of the winning rate far too wide: there the
-    interval of the mean difference decides. Ends count as the page shows them, to a tenth of a percent: 50.0 is one half.
+    interval of the mean difference decides. Ends count as the page shows them, to a tenth of a percent: 50.0 is half.
     """
     if is_binary(results, entry["metric"]):
         low, high, centre = entry["difference_low"], entry["difference_high"], 0
@@ -107,8 +107,8 @@ def detail(results: dict, entry: dict) -> str:
         sentences.append(f"The interval contains {none}: this run shows no difference.")
     if kind in (PERHAPS_HIGHER, PERHAPS_LOWER):
         sentences.append(
-            f"The interval excludes {none}, but among {count(results['families']['methods'], 'comparison')} one such is "
-            f"no surprise: p is {p_value(entry['p_holm'])} after correction."
+            f"The interval excludes {none}, but one such among {count(results['families']['methods'], 'comparison')} "
+            f"is no surprise: p is {p_value(entry['p_holm'])} after correction."
         )
     return " ".join(sentences + disagreement(results, entry))
 
@@ -175,8 +175,8 @@ def limits(results: dict) -> list[str]:
     if rates:
         widest = max((each["wins_high"] - each["wins_low"]) / 2 for each in rates)
         sentences.append(
-            f"With {count(min(each['n'] for each in rates), 'pair')} an interval reaches up to {100 * widest:.1f} points "
-            "to either side: a smaller difference may exist and not be seen here. “No difference shown” is not “equal”."
+            f"With {count(min(each['n'] for each in rates), 'pair')} an interval reaches up to {100 * widest:.1f} "
+            "points to either side: a smaller difference may exist unseen. “No difference shown” is not “equal”."
         )
     if results["families"]["methods"] > 1:
         sentences.append(
