@@ -314,7 +314,7 @@ def win_rates(results: dict) -> Section | None:
         "below, pale is weak evidence, and where grey stands the interval contains no difference. Charts of one kind "
         "have the same axis."
     )
-    return titled(parts, "Winning rates in the other metrics", note) if parts else None
+    return titled(parts, "Other metrics", note) if parts else None
 
 
 def scatters(results: dict) -> Section | None:
