@@ -125,7 +125,7 @@ def batches(
 ) -> list[list[Shot]]:
     """All shots, ``size`` draws of one setting and method at a time; those of the same draws follow each other.
 
-    Settings, methods and draws that come later leave the batches before them as they were.
+    Settings, methods and draws that come later leave whole batches as they were.
     """
     chunks = [draws[i : i + size] for i in range(0, len(draws), size)]
     return [
