@@ -62,7 +62,7 @@ def digits(results: dict, metric: str) -> int:
         return 1
     entries = [each for each in results["methods"] + results["pairs"] if each["metric"] == metric]
     halves = [(each["difference_high"] - each["difference_low"]) / 2 * factor(results, metric) for each in entries]
-    return decimals(min(filter(None, halves), default=0))
+    return max(1, decimals(min(filter(None, halves), default=0)))
 
 
 def setting_title(results: dict, setting: str) -> str:
@@ -144,16 +144,18 @@ def disagreement(results: dict, entry: dict) -> list[str]:
 
 def on_control(results: dict, control: dict, own: dict) -> str:
     """What a control says of its method, both compared with standard in one metric."""
-    name = own["method"]
-    if verdict(results, own) != HIGHER:
+    name, found = own["method"], verdict(results, own)
+    if found == PERHAPS_HIGHER:
+        return f"The gain of {name} itself is too uncertain for the control to say much."
+    if found != HIGHER:
         return f"{name} itself shows no gain here that the control could explain."
     return {
         LOWER: f"With another prompt's noise the gain of {name} turns into a loss: it depends on the prompt.",
-        OPEN: f"With another prompt's noise no gain is shown: that of {name} seems to depend on the prompt.",
-    }.get(
-        verdict(results, control),
-        f"Another prompt's noise gains too: part of the gain of {name} has nothing to do with the prompt.",
-    )
+        PERHAPS_LOWER: f"With another prompt's noise it is perhaps a loss: the gain of {name} depends on the prompt.",
+        OPEN: f"With another prompt's noise no gain is shown, nor that it is smaller than that of {name}.",
+        PERHAPS_HIGHER: f"Another prompt's noise perhaps gains too: whether {name} needs the prompt stays open.",
+        HIGHER: f"Another prompt's noise gains too: part of the gain of {name} has nothing to do with the prompt.",
+    }[verdict(results, control)]
 
 
 # -- the whole run ----------------------------------------------------------------------------------------------------
@@ -182,7 +184,8 @@ def limits(results: dict) -> list[str]:
     if results["n"] > results["prompts"]:
         sentences.append(
             f"{count(results['n'], 'pair')} come from {count(results['prompts'], 'prompt')}. The intervals take pairs "
-            "as independent; those of one prompt are related, so for new prompts they are somewhat too narrow."
+            "as independent; those of one prompt are related, so for new prompts they are somewhat too narrow, and p "
+            "is too small."
         )
     methods = {each["method"] for each in results["methods"]}
     if methods and not any(method.startswith(CONTROL) for method in methods):
