@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 def plain(value: object) -> str:
     """Text on one line without any markup's meaning."""
-    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(str(value).splitlines()))
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
