@@ -398,7 +398,7 @@ def test_bars_lie_where_their_values_are(draw, centre):
         ends = sorted((bar.value, centre))
         assert across(rect, "x") == pytest.approx(place(ends[0]), abs=0.02)
         assert across(rect, "width") == pytest.approx(place(ends[1]) - place(ends[0]), abs=0.02)
-        assert [(across(e, "x1"), across(e, "x2")) for e in having(row, "interval")][0] == pytest.approx(
+        assert next((across(e, "x1"), across(e, "x2")) for e in having(row, "interval")) == pytest.approx(
             (place(bar.low), place(bar.high)), abs=0.02
         )
         (line,) = having(row, "centre")
@@ -506,7 +506,7 @@ def test_without_images_there_is_no_grid(folder, tmp_path):
 
 
 def test_standard_alone_makes_a_page(folder, tmp_path):
-    out, rows = folder
+    _, rows = folder
     results = summarise([each for each in rows if each["method"] == "standard"], {})
     write_report(tmp_path, results)
     assert tables(section(parse((tmp_path / "report.html").read_text(encoding="utf-8")), "Scores"))
