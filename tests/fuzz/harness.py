@@ -30,7 +30,7 @@ from tests.watch import listing, watch
 CASES = int(os.environ.get("FUZZ_CASES", 25))
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "inf"))
 SEED = int(os.environ.get("FUZZ_SEED", 0))
-HANGS = 120  # seconds after which a case counts as one that never ends; the whole run then stops with a traceback
+HANGS = 300  # seconds after which a case counts as one that never ends; the whole run then stops with a traceback
 TABLE = Path(__file__).resolve().parents[2] / "build" / "fuzz.md"
 
 Case = Callable[[Random, Path], tuple[str, Callable[[], object]]]
