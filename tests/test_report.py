@@ -351,7 +351,8 @@ def test_what_users_wrote_is_text(folder, tmp_path):
     assert {words(each) for each in having(root, "category")} == {evil}
     assert evil in words(root.find(".//pre"))
     lines = (tmp_path / "report.md").read_text(encoding="utf-8")
-    outside = re.sub(r"```.*?```", "", lines, flags=re.S)
+    assert f"\n    {about['command']}\n" in lines
+    outside = re.sub(r"^    .*$", "", lines, flags=re.M)
     assert "\\<script\\>" in outside
     assert not re.search(r"(?<!\\)<", outside)
 

@@ -19,3 +19,8 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
 
 def bullets(items: Sequence[object]) -> str:
     return "".join(f"- {plain(item)}\n" for item in items)
+
+
+def code(value: str) -> str:
+    """Indented, since nothing within can end that."""
+    return "".join(f"    {line}\n" for line in value.splitlines())
