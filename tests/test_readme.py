@@ -35,25 +35,26 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SMALLER = {
     "fit": f"{SMALL_FIT} --margin -1",
     "collect": "--seeds 0 1",
-    "evaluate": "--limit 1 --steps 2",
+    "evaluate": "--limit 2 --steps 2",
     "sample": "--steps 2",
 }
 LONG = ("demo",)  # minutes: tests/test_demo.py
 
 
-def commands() -> list[str]:
-    """All command lines, without comments, continued lines joined."""
+def commands() -> list[list[str]]:
+    """All commands as a shell splits them, without comments, continued lines joined."""
     blocks = "".join(text for language, text in BLOCKS if language in ("", "bash", "sh", "console"))
-    lines = blocks.replace("\\\n", " ").splitlines()
-    return [line for line in (" ".join(shlex.split(line, comments=True)) for line in lines) if line]
+    lines = (shlex.split(line, comments=True) for line in blocks.replace("\\\n", " ").splitlines())
+    return [line for line in lines if line]
 
 
 def of(program: str) -> list[list[str]]:
-    return [arguments for name, *arguments in map(str.split, commands()) if name == program]
+    """The arguments of every command that is this program's."""
+    return [arguments for name, *arguments in commands() if name == program]
 
 
 def test_every_command_is_one_that_is_tested_here():
-    assert {line.split()[0] for line in commands()} <= {"npnet", "make", "pip", "git", "cd"}
+    assert {name for name, *_ in commands()} <= {"npnet", "make", "pip", "git", "cd"}
     assert {language for language, _ in BLOCKS} <= {"", "bash", "sh", "console", "python"}
 
 
