@@ -1,6 +1,6 @@
-"""Every command runs where the network is refused and nothing can be unpickled, and does not even try.
+"""Where the network is refused and nothing can be unpickled, nothing is even tried.
 
-The nodes' turn is in tests/comfy/test_offline_nodes.py.
+The commands are run so in tests/test_readme.py, the nodes in tests/comfy/test_offline_nodes.py.
 """
 
 from __future__ import annotations
@@ -18,56 +18,15 @@ from npnet_core.checkpoint import save_npnet
 from tests.offline import attempts, offline_environment, run_offline
 from tests.seeded import small_net
 from tests.tiny_pipelines import WORDS, tiny_sdxl
-from tests.tiny_scorers import write_clip
-from trainer.cli import COMMANDS
-
-SMALL_FIT = "--swin-size 16 --swin-dim 8 --swin-depths 1 --swin-heads 2 --swin-window 4 --epochs 2"
-
-# The commands as users combine them, in this order; every one of COMMANDS has to be here.
-LINES = {
-    "collect": "collect --base base --prompts prompts.txt --out pairs --scorer pickscore=pickscore --steps 2 --limit 4",
-    "inspect": "inspect --svd pairs",
-    "fit": "fit --dataset pairs --out run --scorer none",
-    "convert": "convert run/npnet.safetensors net.safetensors",
-    "evaluate": "evaluate --base base --prompts prompts.txt --out evaluation --npnet net.safetensors --steps 2 "
-    "--limit 2 --scorer pickscore=pickscore",
-    "sample": "sample --base base --npnet net.safetensors --out samples --steps 2 --prompt red",
-}
-LONG = {"demo": "demo --out demo"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where the files are that the commands name."""
+    """A base model and prompts."""
     folder = tmp_path_factory.mktemp("offline")
     tiny_sdxl(folder / "base")
-    write_clip(folder / "pickscore")
     (folder / "prompts.txt").write_text("".join(f"{a} {b}\n" for a in WORDS[:2] for b in WORDS[3:5]))
     return folder
-
-
-def npnet(line: str, folder: Path) -> None:
-    command = line.split()[0]
-    extra = SMALL_FIT.split() if command == "fit" else []
-    run_offline(["-m", "trainer", *line.split(), *extra], folder, folder)
-    assert attempts(folder) == []
-
-
-def test_no_command_is_forgotten():
-    assert {*LINES, *LONG} == set(COMMANDS)
-
-
-def test_commands(folder):
-    for line in LINES.values():
-        npnet(line, folder)
-    assert (folder / "samples").is_dir()
-    assert (folder / "run" / "npnet.safetensors").is_file()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("command", LONG)
-def test_long_commands(command, folder):
-    npnet(LONG[command], folder)
 
 
 def test_published_files_and_pairs(folder, tmp_path):
