@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .architectures import GoldenNet
 from .golden import golden_noise
-from .model import NPNet
 
 
-def prompt_dependence(npnet: NPNet, noise: Tensor, prompt: Tensor, other: Tensor) -> float:
+def prompt_dependence(npnet: GoldenNet, noise: Tensor, prompt: Tensor, other: Tensor) -> float:
     """‖g(x,c₁) − g(x,c₂)‖ / ‖g(x,c₁) − x‖: 0 for a net that ignores the prompt; NaN for one that changes nothing.
 
     Args:
