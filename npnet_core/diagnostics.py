@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from .architectures import GoldenNet
 from .golden import golden_noise
+
+
+class Whiteness(NamedTuple):
+    """How far noise is from white, whose figures are 1, 0, 0, 1, 1."""
+
+    variance: float
+    lag_x: float  # correlation of neighbours along a row …
+    lag_y: float  # … and along a column
+    low: float  # power per coefficient where max(|fx|, |fy|) is below 1/8 cycles per pixel …
+    high: float  # … and where it is above 3/8
 
 
 def prompt_dependence(npnet: GoldenNet, noise: Tensor, prompt: Tensor, other: Tensor) -> float:
@@ -17,5 +30,48 @@ def prompt_dependence(npnet: GoldenNet, noise: Tensor, prompt: Tensor, other: Te
         prompt, other: c₁ and c₂, [B or 1, T, D] each.
     """
     golden = golden_noise(npnet, noise, prompt)
-    difference = golden_noise(npnet, noise, other) - golden
-    return (torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(golden - noise)).item()
+    return dependence(noise, golden, golden_noise(npnet, noise, other))
+
+
+def dependence(noise: Tensor, golden: Tensor, other: Tensor) -> float:
+    """The same of x, g(x,c₁) and g(x,c₂)."""
+    return (torch.linalg.vector_norm(other - golden) / torch.linalg.vector_norm(golden - noise)).item()
+
+
+def whiteness(noise: Tensor) -> Whiteness:
+    """Of all images and channels of [B, C, H, W] together; nothing is subtracted or divided out of it before.
+
+    With 64 images of 4x128x128 white noise the variance strays by 7e-4, correlations by 5e-4.
+    """
+    x = noise.double()
+    power = torch.fft.fft2(x, norm="ortho").abs().square().mean((0, 1))
+    fy, fx = (torch.fft.fftfreq(side, device=x.device).abs() for side in power.shape)
+    frequency = torch.maximum(fy[:, None], fx[None, :])
+    figures = (
+        x.square().mean() - x.mean().square(),
+        (x[..., 1:] * x[..., :-1]).mean() / x.square().mean(),
+        (x[..., 1:, :] * x[..., :-1, :]).mean() / x.square().mean(),
+        power[frequency < 1 / 8].mean(),
+        power[frequency > 3 / 8].mean(),
+    )
+    return Whiteness(*(figure.item() for figure in figures))
+
+
+def explained(source: Tensor, target: Tensor, golden: Tensor) -> float:
+    """Share of the target's change that a net predicts: 1 − ‖x' − g‖² / ‖x' − x‖². 1 all of it, 0 as good as nothing,
+    below 0 worse.
+
+    Args:
+        source, target, golden: x, x' and g, of one shape.
+    """
+    error, change = (torch.linalg.vector_norm((target - x).double()) for x in (golden, source))
+    return (1 - (error / change).square()).item()
+
+
+def device_difference(npnet: GoldenNet, noise: Tensor, prompt: Tensor, device: torch.device) -> float:
+    """The largest difference between golden noise computed on the CPU and on ``device``; arguments as for
+    :func:`npnet_core.golden.golden_noise`."""
+    cpu, other = (
+        golden_noise(copy.deepcopy(npnet).to(place), noise.cpu(), prompt) for place in (torch.device("cpu"), device)
+    )
+    return (cpu - other).abs().max().item()

@@ -1,5 +1,21 @@
 """The one exception for what a user can put right."""
 
+LONGEST = 20_000  # characters of a message; one that names every key of a file stays whole
+
+
+def escaped(text: str) -> str:
+    """The text with escapes for everything that a terminal could obey instead of showing it, line breaks included."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
 
 class InputError(ValueError):
-    """Wrong input. The message is one sentence: what came, what was expected, what to do."""
+    """Wrong input. The message is one sentence: what came, what was expected, what to do.
+
+    It may quote what strangers wrote into a file, so it is escaped, and a message without end loses its middle.
+    """
+
+    def __init__(self, message: str):
+        text = escaped(message)
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST // 2]} … {text[3 - LONGEST // 2 :]}"
+        super().__init__(text)

@@ -39,6 +39,8 @@ from .errors import InputError
 log = logging.getLogger(__name__)
 
 VERSION = 1
+# What JSON of another form than ours leads to.
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 STALE = 3600  # seconds after which an unfinished part belongs to a writer that no longer lives
 
 
@@ -71,6 +73,13 @@ class Manifest:
         object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists only
         if len(self.sigmas) != 2:
             raise ValueError(f"{len(self.sigmas)} sigmas instead of two")
+        numbers = (*self.sigmas, self.cfg, self.inversion_cfg, self.rounds)
+        if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
+            raise ValueError(f"{numbers} are not all finite numbers")
+        if not (isinstance(self.base_family, str) and isinstance(self.inversion, str)):
+            raise ValueError(f"{self.base_family!r} or {self.inversion!r} is no name")
+        if not isinstance(self.recorded, dict):
+            raise ValueError(f"{self.recorded!r} is not a record")
 
     def differences(self, other: Manifest) -> list[str]:
         """``name ours and theirs`` of every compared setting that differs."""
@@ -503,8 +512,10 @@ def _scan(folder: Path, manifest: Manifest, verify: bool = False, skip_corrupt: 
     for sidecar in sidecars:
         try:
             part = _read_part(sidecar, verify or skip_corrupt)
-        except _Damage as what:
-            damage[sidecar.stem] = str(what)
+        except InputError:  # of a newer version, not damaged
+            raise
+        except (_Damage, *MALFORMED) as what:
+            damage[sidecar.stem] = str(what) if isinstance(what, _Damage) else "its .jsonl has lines of another form"
             continue
         _require_equal(part[0].settings, manifest, f"The part {sidecar}", "its dataset")
         records += part
@@ -517,16 +528,17 @@ def _scan(folder: Path, manifest: Manifest, verify: bool = False, skip_corrupt: 
 
 
 def _read_part(sidecar: Path, verify: bool) -> list[PairRecord]:
+    """Raises _Damage, or one of MALFORMED for lines that no writer makes."""
     content = sidecar.read_bytes()
     head, newline, tail = content.rstrip(b"\n").rpartition(b"\n")
     try:
         crc32 = json.loads(tail)["crc32"]
-    except (ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise _Damage("its .jsonl is cut") from error
     body = head + newline
     if zlib.crc32(body) != crc32:
         raise _Damage("the checksum of its .jsonl is wrong")
-    header, *rows = map(json.loads, body.splitlines())
+    header, first, *others = map(json.loads, body.splitlines())
     if header["version"] > VERSION:
         raise InputError(f"{sidecar} was written by a newer version: update this package.")
     tensors = sidecar.with_suffix(".safetensors")
@@ -538,19 +550,30 @@ def _read_part(sidecar: Path, verify: bool) -> list[PairRecord]:
     if verify and zlib.crc32(tensors.read_bytes()) != header["crc32"]:
         raise _Damage("the checksum of its .safetensors is wrong")
     settings = Manifest(**header["settings"])
-    return [
-        PairRecord(
-            key=PairKey(row["prompt"], row["seed"], tuple(row["shape"]), row["item"]),
-            scores={scorer: tuple(values) for scorer, values in row["scores"].items()},
-            extra=row["extra"],
-            source_crc32=row["source_crc32"],
-            crc32=row["crc32"],
-            settings=settings,
-            part=tensors,
-            offset=row["offset"],
-        )
-        for row in rows
-    ]
+    return [_record(row, settings, tensors, size) for row in (first, *others)]
+
+
+def _record(row: dict, settings: Manifest, part: Path, size: int) -> PairRecord:
+    """One line of the .jsonl of a part of ``size`` bytes."""
+    record = PairRecord(
+        key=PairKey(row["prompt"], row["seed"], tuple(row["shape"]), row["item"]),
+        scores={scorer: tuple(values) for scorer, values in row["scores"].items()},
+        extra=row["extra"],
+        source_crc32=row["source_crc32"],
+        crc32=row["crc32"],
+        settings=settings,
+        part=part,
+        offset=row["offset"],
+    )
+    key, checksums = record.key, (record.source_crc32, record.crc32)
+    whole = (key.seed, key.item, record.offset, *checksums, *key.shape)
+    if not (isinstance(key.prompt, str) and isinstance(record.extra, dict) and all(type(n) is int for n in whole)):
+        raise TypeError(f"{row} has entries of other types")
+    if len(key.shape) != 3 or min(key.shape) < 1 or not 0 <= record.offset <= size - 4 * math.prod(key.shape):
+        raise ValueError(f"{key.shape} at {record.offset} does not lie in {size} bytes")
+    if not all(len(pair) == 2 and all(map(math.isfinite, pair)) for pair in record.scores.values()):
+        raise ValueError(f"{record.scores} are not two finite numbers each")
+    return record
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -570,7 +593,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         version = values.pop("version")
         if version <= VERSION:
             return Manifest(**values)
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise InputError(
             f"{path} is damaged: delete it and run the collection again with the settings it was made with, every part "
             "has its own copy of them."

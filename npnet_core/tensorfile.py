@@ -68,14 +68,27 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
 
 
+def zip_damage(path: Path) -> str | None:
+    """What is wrong with a PyTorch file that is a zip archive, of which torch itself takes no notice; None if nothing.
+
+    Raises:
+        zipfile.BadZipFile: if it is none.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        # torch stores as it is; what is compressed may be of any size
+        if packed := [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]:
+            return f"{packed[0]} is compressed"
+        # an entry marked as a folder is not read, and its tensor holds whatever was in memory
+        if folders := [entry.filename for entry in entries if entry.external_attr & 0x10]:
+            return f"{folders[0]} is marked as a folder"
+        # torch does not compare the checksums that it writes
+        return None if (damaged := archive.testzip()) is None else f"checksum of {damaged} differs"
+
+
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if zipped := zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
-            if (damaged := archive.testzip()) is not None:
-                raise InputError(f"{path} is damaged (checksum of {damaged} differs): get the file again.")
-            # an entry marked as a folder is not read, and its tensor holds whatever was in memory
-            if folders := [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]:
-                raise InputError(f"{path} is damaged ({folders[0]} is marked as a folder): get the file again.")
+    if (zipped := zipfile.is_zipfile(path)) and (damage := zip_damage(path)) is not None:
+        raise InputError(f"{path} is damaged ({damage}): get the file again.")
     try:
         if path.suffix == ".safetensors":  # torch goes by the name, where it is given one
             with path.open("rb") as file:
@@ -99,9 +112,14 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors |= {f"{name}.{key}": tensor for key, tensor in value.items()}
         else:
             tensors[str(name)] = value
-    if wrong := sorted(key for key, value in tensors.items() if not isinstance(value, Tensor)):
+    if wrong := sorted(key for key, value in tensors.items() if not _plain(value)):
         raise InputError(f"{path} has no tensor under {', '.join(wrong[:5])}: choose a file of a model's weights.")
     return tensors, {}
+
+
+def _plain(value: object) -> bool:
+    """Whether it is a tensor with one number for every entry: not sparse, quantized, nested or without data."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not (value.is_quantized or value.is_meta)
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

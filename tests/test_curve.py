@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.curve import FLOOR, _ticks, learning_curve
+from trainer.charts import ticks
+from trainer.curve import FLOOR, learning_curve
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -54,10 +55,10 @@ def test_an_empty_log_is_a_picture():
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
 def test_ticks_are_round_and_enclose(low, span):
     high = low + span
-    ticks = _ticks(low, high)
-    assert 2 <= len(ticks) <= 8
-    step = (ticks[-1] - ticks[0]) / (len(ticks) - 1)
+    found = ticks(low, high)
+    assert 2 <= len(found) <= 8
+    step = (found[-1] - found[0]) / (len(found) - 1)
     mantissa = step / 10 ** math.floor(math.log10(step) + 1e-9)
     assert min(abs(mantissa - m) for m in (1, 2, 5, 10)) < 1e-3
-    assert ticks[0] <= low + 1e-6 * step + 1e-9
-    assert ticks[-1] >= high - 1e-6 * step - 1e-9
+    assert found[0] <= low + 1e-6 * step + 1e-9
+    assert found[-1] >= high - 1e-6 * step - 1e-9

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 from pathlib import Path
 
 import torch
 
 from npnet_core.errors import InputError
+from npnet_core.tensorfile import zip_damage
 
 
 def save_checkpoint(folder: Path, step: int, state: dict, keep: int) -> Path:
@@ -48,13 +48,21 @@ def load_checkpoint(path: Path) -> dict:
     Raises:
         InputError: if the file is damaged.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    with path.open("rb") as file:
+        try:
+            damage = zip_damage(path)
+            state = torch.load(file, map_location="cpu", weights_only=True) if damage is None else None
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file can break a parser anywhere
+            damage = (str(error).splitlines() or [type(error).__name__])[0]
+    if damage is None and not isinstance(state, dict):
+        damage = f"it holds a {type(state).__name__}"
+    if damage is not None:
         raise InputError(
-            f"The checkpoint {path} is damaged ({str(error).splitlines()[0]}): delete it, the run then goes on from "
-            "the one before."
-        ) from error
+            f"The checkpoint {path} is damaged ({damage}): delete it, the run then goes on from the one before."
+        )
+    return state
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -16,6 +16,8 @@ COMMANDS = {
     "inspect": "what an NPNet, preference model or dataset holds",
     "convert": "published files → ours: an NPNet, a preference model, noise pairs",
     "fit": "a noise prompt dataset → an NPNet",
+    "evaluate": "a base model, prompts and NPNets → does golden noise help?",
+    "sample": "a prompt → its standard and golden image",
 }
 
 USAGE = "usage: npnet COMMAND …\n\n" + "".join(f"  {name:10}{what}\n" for name, what in COMMANDS.items())
@@ -25,8 +27,8 @@ HELP = USAGE + "\nnpnet COMMAND --help explains one.\n"
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
-    Returns the exit code: 0 done, 1 failed (a full disk, a fit that diverged), 2 wrong use, 130 interrupted (by Ctrl-C
-    or SIGTERM; what was finished is written).
+    Returns the exit code: 0 done, 1 failed (a full disk, a fit that diverged) or done in part (a metric without its
+    weights), 2 wrong use, 130 interrupted (by Ctrl-C or SIGTERM; what was finished is written).
     """
     argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     command = importlib.import_module(f"trainer.{name}")
     try:
-        command.run(parse(command.Options, name, rest))
+        return command.run(parse(command.Options, name, rest)) or 0
     except InputError as error:
         print(f"npnet {name}: {error}", file=sys.stderr)
         return 1 if getattr(error.__cause__, "errno", None) else 2  # the system refused, as when the disk is full
@@ -49,4 +51,3 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"npnet {name}: interrupted", file=sys.stderr)
         return 130
-    return 0

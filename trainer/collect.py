@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 import os
 import random
 import signal
@@ -29,6 +27,7 @@ from npnet_core.selection import keep_pair
 
 from . import bases
 from .bases import PRESETS, SAMPLERS, SPACINGS, Base, Prompts, Schedule
+from .images import image_stem, write_image
 from .options import option, required, save_config
 from .processes import find_device
 from .prompts import read_prompts
@@ -405,17 +404,10 @@ def make_pairs(
 
 def save_images(folder: Path, key: PairKey, images: Sequence[Tensor], scores: dict[str, tuple[float, float]]) -> None:
     """Source's and target's image [H, W, 3] as PNGs; what made them is in their text chunk ``npnet``."""
-    from PIL import Image, PngImagePlugin
-
-    folder.mkdir(exist_ok=True)
-    stem = f"{hashlib.sha256(key.prompt.encode()).hexdigest()[:16]}-{key.seed}"
     for side, (name, image) in enumerate(zip(("source", "target"), images, strict=True)):
         about = {"prompt": key.prompt, "seed": key.seed, "noise": name}
         about["scores"] = {kind: pair[side] for kind, pair in scores.items()}
-        text = PngImagePlugin.PngInfo()
-        text.add_itxt("npnet", json.dumps(about, ensure_ascii=False))
-        pixels = (image * 255).round().to(torch.uint8).numpy()
-        Image.fromarray(pixels).save(folder / f"{stem}-{name}.png", pnginfo=text)
+        write_image(folder / f"{image_stem(key.prompt, key.seed)}-{name}.png", image, about)
 
 
 def estimate(

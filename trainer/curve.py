@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from .charts import ticks
+
 WIDTH, PANEL, LEFT, RIGHT, TOP, BOTTOM = 720, 190, 64, 150, 34, 30  # pixels of one panel and its margins
 PANELS = (
     (
@@ -48,21 +50,21 @@ def _points(rows: Sequence[dict], name: str) -> list[Point]:
 
 def _panel(title: str, series: dict[str, list[Point]], last: float) -> str:
     values = [value for points in series.values() for _, value in points]
-    ticks = _ticks(min(values), max(values))
+    heights = ticks(min(values), max(values))
 
     def place(point: Point) -> str:
         across = LEFT + point[0] / last * (WIDTH - LEFT - RIGHT)
-        up = (point[1] - ticks[0]) / (ticks[-1] - ticks[0])
+        up = (point[1] - heights[0]) / (heights[-1] - heights[0])
         return f"{across:.1f},{PANEL - BOTTOM - up * (PANEL - TOP - BOTTOM):.1f}"
 
     parts = [f'<text x="{LEFT}" y="{TOP - 14}" font-weight="bold">{escape(title)}</text>']
-    for tick in ticks:
+    for tick in heights:
         x, y = place((0, tick)).split(",")
         parts.append(f'<path d="M{x} {y}H{WIDTH - RIGHT}" stroke="#e2e2e2"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y}" dy="4" text-anchor="end">{tick:.3g}</text>')
-    for tick in _ticks(0, last):
+    for tick in ticks(0, last):
         if tick <= last:
-            x, _ = place((tick, ticks[0])).split(",")
+            x, _ = place((tick, heights[0])).split(",")
             parts.append(f'<text x="{x}" y="{PANEL - BOTTOM + 16}" text-anchor="middle">{tick:.3g}</text>')
     for i, (label, points) in enumerate(series.items()):
         if points:
@@ -72,12 +74,3 @@ def _panel(title: str, series: dict[str, list[Point]], last: float) -> str:
                 f'<text x="{WIDTH - RIGHT + 10}" y="{TOP + 10 + 18 * i}" fill="{COLOURS[i]}">{escape(label)}</text>'
             )
     return "".join(parts)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers, 1, 2 or 5 times a power of ten apart, from at most ``low`` to at least ``high``."""
-    span = (high - low) or abs(high) or 1.0
-    power = 10 ** math.floor(math.log10(span / 4))
-    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 5)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from npnet_core.errors import InputError
+from npnet_core.npd import MALFORMED
 from npnet_core.tensorfile import write_tensors
 
 PROMPTS_PER_FILE = 128  # 40 MB for SDXL; the most that a kill loses
@@ -40,12 +41,14 @@ class Embeddings:
             try:
                 with safetensors.safe_open(path, "pt") as file:
                     metadata, rows = file.metadata(), file.get_tensor("prompt_embeds")
-            except safetensors.SafetensorError as error:
+                self._rows |= dict(zip(json.loads(metadata["prompts"]), rows, strict=True))
+                self.fingerprints.add(metadata["fingerprint"])
+                if rows.ndim != 3 or rows.dtype != torch.float16:
+                    raise ValueError(f"embeddings of shape {list(rows.shape)} and type {rows.dtype}")
+            except (safetensors.SafetensorError, *MALFORMED) as error:
                 raise InputError(
                     f"{path} is damaged ({error}): delete it, its prompts are then encoded again."
                 ) from error
-            self._rows |= dict(zip(json.loads(metadata["prompts"]), rows, strict=True))
-            self.fingerprints.add(metadata["fingerprint"])
         if len(self.fingerprints) > 1 or len({row.shape for row in self._rows.values()}) > 1:
             raise InputError(f"{self.folder} holds embeddings by different base models: delete it and run again.")
 

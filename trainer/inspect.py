@@ -11,8 +11,9 @@ import torch
 from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet, read_npnet
 from npnet_core.config import NPNetConfig
-from npnet_core.diagnostics import prompt_dependence
-from npnet_core.errors import InputError
+from npnet_core.diagnostics import Whiteness, dependence, whiteness
+from npnet_core.errors import InputError, escaped
+from npnet_core.golden import golden_noise
 from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
 from npnet_core.preference import KINDS, describe_scorer
@@ -41,16 +42,21 @@ def run(options: Options) -> None:
     what = contents(options.path)
     if what == "dataset":
         reader = NPDReader(options.path, skip_corrupt=options.skip_corrupt)
-        print(render(summarise(reader)))
+        show(render(summarise(reader)))
         if options.svd:
-            print("", render_overlap(*dataset_overlap(reader)), sep="\n")
+            show("\n" + render_overlap(*dataset_overlap(reader)))
         return
     if what == "released pairs":
         raise InputError(f"{options.path} holds pairs in the released format: make a dataset of them, npnet convert.")
     rows = describe_npnet(options.path) if what == "npnet" else describe_scorer(options.path, options.kind)
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
-        print(f"{name:{width}}{value}")
+        show(f"{name:{width}}{value}")
+
+
+def show(text: str) -> None:
+    """Print lines, some of which strangers wrote."""
+    print("\n".join(map(escaped, text.split("\n"))))
 
 
 def describe_npnet(path: Path) -> dict[str, str]:
@@ -75,8 +81,11 @@ def describe_npnet(path: Path) -> dict[str, str]:
         rows["alpha"] = f"{npnet.text_weight().item():.3g} (in the file: {npnet.alpha.item():.4g})"
     if isinstance(c, NPNetConfig) and c.residual_branch:
         rows["beta"] = f"{npnet.beta.item():.3g}"
-    rows["prompt dependence"] = (
-        f"{random_prompt_dependence(npnet):.3g} (random prompt embeddings; 0 ignores the prompt)"
+    prompts, white = random_figures(npnet)
+    rows["prompt dependence"] = f"{prompts:.3g} (random prompt embeddings; 0 ignores the prompt)"
+    rows["golden noise"] = (
+        f"variance {white.variance:.3f}, correlation of neighbours {white.lag_x:+.3f} and {white.lag_y:+.3f}, power "
+        f"{white.low:.3f} low and {white.high:.3f} high (white noise: 1, 0, 0, 1, 1)"
     )
     return rows | dict(sorted(file.metadata.items()))
 
@@ -94,9 +103,10 @@ def parameters(npnet: GoldenNet) -> str:
     return f"{total:,} ({', '.join(f'{name} {count:,}' for name, count in counts.items())})"
 
 
-def random_prompt_dependence(npnet: GoldenNet) -> float:
-    """:func:`prompt_dependence` over four noises with two random embeddings of unit variance each, seed 0."""
+def random_figures(npnet: GoldenNet) -> tuple[float, Whiteness]:
+    """Prompt dependence and whiteness over four noises with two random embeddings of unit variance each, seed 0."""
     c, generator = npnet.config, torch.Generator().manual_seed(0)
     noise = torch.randn(4, c.channels, c.resolution, c.resolution, generator=generator)
     prompt, other = torch.randn(2, 4, c.prompt_tokens, c.prompt_dim, generator=generator)
-    return prompt_dependence(npnet, noise, prompt, other)
+    golden = golden_noise(npnet, noise, prompt)
+    return dependence(noise, golden, golden_noise(npnet, noise, other)), whiteness(golden)

@@ -6,12 +6,23 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from npnet_core.errors import InputError
 
 KINDS = ".txt, .csv, .tsv, .json, .jsonl or .parquet"
 
+COLUMNS = ("prompt", "prompts", "caption")
+CATEGORIES = ("category", "tag", "style")
+
 Row = dict[str, object]
+
+
+class PromptRow(NamedTuple):
+    """A prompt of a set, and its category where the set has them."""
+
+    prompt: str
+    category: str | None = None
 
 
 def read_rows(path: str | Path) -> list[Row]:
@@ -61,6 +72,57 @@ def read_prompts(path: str | Path, column: str | None = None) -> list[str]:
     if not prompts:
         raise InputError(f"The prompt file {path} has no prompt in column {name}: put at least one there.")
     return list(prompts)
+
+
+def read_prompt_set(path: str | Path, column: str | None = None) -> list[PromptRow]:
+    """The distinct prompts of a set, in the order of their first appearance, with their categories.
+
+    Besides people's own files it knows how published sets are laid out: DrawBench (csv: ``Prompts``, ``Category``),
+    GenEval (jsonl: ``prompt``, ``tag``), Pick-a-Pic (``caption``), HPD v2 (json: ``prompt``, or a folder with a list of
+    prompts per style, whose categories are the files' names), PartiPrompts (tsv: ``Prompt``, ``Category``).
+
+    Args:
+        path: a file that :func:`read_rows` reads, or a folder of such files.
+        column: where the prompts are; by default the first of :data:`COLUMNS` that is there, in upper or lower case.
+            Categories are in the first of :data:`CATEGORIES`, if any.
+
+    Raises:
+        InputError: as :func:`read_prompts`, and for a folder without such files.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return _distinct(path, _prompt_rows(path, column))
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (*READERS, ".parquet"))
+    if not files:
+        raise InputError(f"The folder {path} has no prompt file: put {KINDS} files there.")
+    rows = [row._replace(category=row.category or file.stem) for file in files for row in _prompt_rows(file, column)]
+    return _distinct(path, rows)
+
+
+def _prompt_rows(path: Path, column: str | None) -> list[PromptRow]:
+    rows = read_rows(path)
+    names = {name.lower() for row in rows for name in row}
+    wanted = column or next((name for name in COLUMNS if name in names), COLUMNS[0])
+    prompt = find_column(path, rows, wanted)
+    category = next((find_column(path, rows, name) for name in CATEGORIES if name in names), None)
+    return [
+        PromptRow(prompt_of(path, number, row.get(prompt)), _category(row.get(category)))
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def _category(cell: object) -> str | None:
+    return None if cell is None else str(cell).strip() or None
+
+
+def _distinct(path: Path, rows: list[PromptRow]) -> list[PromptRow]:
+    distinct: dict[str, PromptRow] = {}
+    for row in rows:
+        if row.prompt:
+            distinct.setdefault(row.prompt, row)
+    if not distinct:
+        raise InputError(f"The prompt set {path} has no prompt: put at least one there.")
+    return list(distinct.values())
 
 
 def find_column(path: str | Path, rows: list[Row], name: str) -> str:
@@ -135,6 +197,6 @@ def _read_parquet(path: Path) -> list[Row]:
         with pyarrow.parquet.ParquetFile(path) as file:
             names = [field.name for field in file.schema_arrow if "binary" not in str(field.type)]
             return file.read(names).to_pylist()
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # it tells damage in many ways
         reason = str(error).splitlines()[0]
         raise InputError(f"The prompt file {path} is not parquet ({reason}): check how it was made.") from error

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from npnet_core.errors import InputError
-from npnet_core.npd import NPDWriter
+from npnet_core.npd import MALFORMED, NPDWriter
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def import_pairs(folder: Path, lines: Sequence[Line], writer: NPDWriter) -> Impo
     for path in tqdm(sorted(folder.rglob("*.npz")), unit="pair"):
         try:
             source, target, index = read_pair(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             damaged.append(f"{path.name}: {error}")
             continue
         seed = path.stem.partition("_")[2]
@@ -84,7 +84,7 @@ def read_pair(path: Path) -> tuple[Tensor, Tensor, int]:
     """Source and target [C, H, W], and their index.
 
     Raises:
-        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile: for a damaged file.
+        OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile: for a damaged file.
     """
     with np.load(path) as file:
         source, target = (torch.from_numpy(file[name]) for name in ("arr_0", "arr_1"))
@@ -114,7 +114,7 @@ def read_lines(path: Path, scorers: Sequence[str]) -> list[Line]:
             row = json.loads(text)
             pairs = zip(map(float, row["original_score_list"]), map(float, row["optimized_score_list"]), strict=True)
             lines.add((int(row["index"]), int(row["seed"]), str(row["caption"]), tuple(pairs)))
-    except (ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise InputError(
             f"{path} does not hold lines of JSON with index, seed, caption, original_score_list and "
             f"optimized_score_list ({error}): name the file that was written with the pairs."

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
 
 from npnet_core.errors import InputError
 from npnet_core.preference import KINDS, Scorer, load_scorer
+from npnet_core.preference.files import find_weights
 
 from .bases import Base
 
@@ -23,16 +29,67 @@ def load_scorers(names: Sequence[str], base: Base) -> list[Scorer]:
     Raises:
         InputError: for a kind named twice, and as :func:`npnet_core.preference.load_scorer`.
     """
-    if tuple(names) == ("none",):
+    files = scorer_files(names)
+    if not files:
         return []
+    with clip_words(base) as words:
+        return [load_scorer(kind, path, base.device, tokenizer=words) for kind, path in files.items()]
+
+
+def scorer_files(names: Sequence[str]) -> dict[str, str | None]:
+    """Kind → file, or None where only the kind was named; raises InputError for a kind named twice."""
+    if tuple(names) == ("none",):
+        return {}
     files = {}
     for kind, _, path in (name.partition("=") for name in names):
         if kind in files:
             raise InputError(f"Scorer {kind} was named twice: scores are stored by kind, so name each once.")
         files[kind] = path or None
+    return files
+
+
+@contextmanager
+def clip_words(base: Base) -> Iterator[str | None]:
+    """A folder, for as long as the ``with`` block lasts, with the base model's vocabulary; None if it is not CLIP's."""
+    if base.family == "hunyuan-dit":  # which reads with BERT's
+        yield None
+        return
     with tempfile.TemporaryDirectory() as folder:
-        words = None
-        if base.family != "hunyuan-dit":  # which reads with BERT's
-            base.pipe.tokenizer.save_pretrained(folder)
-            words = folder
-        return [load_scorer(kind, path, base.device, tokenizer=words) for kind, path in files.items()]
+        base.pipe.tokenizer.save_pretrained(folder)
+        yield folder
+
+
+@dataclass(frozen=True)
+class LaterScorer:
+    """A preference model that is loaded when its turn comes.
+
+    Attributes:
+        kind, path: one of ``KINDS``, and its file or folder.
+        words: a folder with CLIP's vocabulary, or None.
+        device: where it computes.
+    """
+
+    kind: str
+    path: Path
+    words: str | None
+    device: torch.device
+
+    def load(self) -> Scorer:
+        """Raises InputError as :func:`npnet_core.preference.load_scorer`."""
+        return load_scorer(self.kind, self.path, self.device, tokenizer=self.words)
+
+
+def find_scorer(kind: str, path: str | None) -> Path:
+    """The file or folder of a preference model of :data:`KINDS`, without reading it.
+
+    Raises:
+        InputError: if there is none; it says what is missing and where it belongs.
+    """
+    if path is None:
+        return find_weights(kind)
+    if not Path(path).exists():
+        raise InputError(
+            f"No weights of {KINDS[kind].title} are at {path}: put {KINDS[kind].file or 'its transformers folder'} "
+            "there, or name where they are."
+        )
+    return Path(path)

@@ -66,12 +66,12 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
 def bootstrap_mean(values: np.ndarray, seed: int = 0, resamples: int = 10_000) -> tuple[float, float]:
     """95 % percentile interval of the mean, from resamples of the values with replacement."""
     rng = np.random.default_rng(seed)
-    # how often each value is drawn is all a mean needs; a few hundred resamples at a time keep memory small
-    means = [
-        rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=min(500, resamples - done)) @ values
+    n = len(values)
+    means = [  # a few hundred resamples at a time keep memory small; int32 draws are several times faster than int64
+        values[rng.integers(n, size=(min(500, resamples - done), n), dtype=np.int32)].mean(1)
         for done in range(0, resamples, 500)
     ]
-    low, high = np.quantile(np.concatenate(means) / len(values), [0.025, 0.975])
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -7,6 +7,18 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
+LARGEST = 2**20  # of any size; the models here stay below 2**16
+
+
+def _check_sizes(sizes) -> None:
+    """Raise InputError unless all are whole numbers that a network can have, at most 1000 of them layers."""
+    for name, size in dataclasses.asdict(sizes).items():
+        if type(size) is not int or not 1 <= size <= (1000 if name == "layers" else LARGEST):
+            raise InputError(
+                f"{type(sizes).__name__} has {name} = {size!r}: give a whole number of at least 1, no larger than a "
+                "network can be."
+            )
+
 
 @dataclass(frozen=True)
 class Vision:
@@ -16,6 +28,14 @@ class Vision:
     layers: int
     head_width: int = 64
 
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        if self.width % self.head_width or self.image_size < self.patch_size:
+            raise InputError(
+                f"An image tower {self.width} wide has heads of {self.head_width} and reads {self.image_size} pixels "
+                f"in patches of {self.patch_size}: give a width that heads divide, and images of one patch or more."
+            )
+
 
 @dataclass(frozen=True)
 class Text:
@@ -24,6 +44,14 @@ class Text:
     width: int
     layers: int
     heads: int
+
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        if self.width % self.heads or self.vocab_size < 3:
+            raise InputError(
+                f"A text tower {self.width} wide has {self.heads} heads and {self.vocab_size} words: give a width that "
+                "the heads divide, and at least 3 words."
+            )
 
 
 @dataclass(frozen=True)
@@ -35,12 +63,19 @@ class Architecture:
     text_cfg: Text
     quick_gelu: bool = False  # x·sigmoid(1.702 x), in OpenAI's own weights
 
+    def __post_init__(self) -> None:
+        if type(self.embed_dim) is not int or not 1 <= self.embed_dim <= LARGEST or type(self.quick_gelu) is not bool:
+            raise InputError(
+                f"A preference model has embed_dim = {self.embed_dim!r} and quick_gelu = {self.quick_gelu!r}: give a "
+                "whole number of at least 1 that a network can have, and true or false."
+            )
+
     @classmethod
     def from_dict(cls, config: dict) -> Architecture:
         """From an open_clip-style config.
 
         Raises:
-            InputError: for a key that is missing or unknown.
+            InputError: for a key that is missing or unknown, and for sizes that make no network.
         """
         try:
             vision, text = Vision(**config["vision_cfg"]), Text(**config["text_cfg"])

@@ -211,10 +211,22 @@ def _architecture(folder: Path) -> Architecture:
     """The sizes in the config.json of a transformers folder."""
     from transformers import CLIPConfig
 
-    config = _json(folder / "config.json", (folder / "config.json").read_text(encoding="utf-8"))
-    if config.get("model_type") != "clip":
-        raise InputError(f"{folder} holds a {config.get('model_type')}, not a CLIP: choose a folder of a CLIP.")
-    config = CLIPConfig.from_pretrained(folder)
+    path = folder / "config.json"
+    values = _json(path, path.read_bytes())
+    if values.get("model_type") != "clip":
+        raise InputError(f"{folder} holds a {values.get('model_type')}, not a CLIP: choose a folder of a CLIP.")
+    try:
+        return _sizes(CLIPConfig.from_dict(values))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:  # what transformers makes of a damaged config depends on its version
+        raise InputError(
+            f"{path} is no config of a CLIP ({type(error).__name__}): it is damaged, get the folder again."
+        ) from error
+
+
+def _sizes(config) -> Architecture:
+    """The architecture in a ``transformers.CLIPConfig``."""
     vision, text = config.vision_config, config.text_config
     return Architecture(
         config.projection_dim,
@@ -236,11 +248,15 @@ def _architecture(folder: Path) -> Architecture:
     )
 
 
-def _json(path: Path, text: str) -> dict:
+def _json(path: Path, text: str | bytes) -> dict:
+    """The object that a config is."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} has a config that cannot be read ({error}): it is damaged, get it again.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} has a config that is no object: it is damaged, get it again.")
+    return values
 
 
 def _image_tower(head: Path) -> Path:

@@ -39,7 +39,7 @@ def bert_tokenizer(folder: Path, text: Text) -> Tokenizer:
     """As BERT has it: lower-case word pieces of the ``vocab.txt`` in ``folder``; filled up with zeros."""
     from transformers import BertTokenizerFast
 
-    tokenizer = BertTokenizerFast.from_pretrained(folder)
+    tokenizer = _read(BertTokenizerFast, folder)
     if len(tokenizer) > text.vocab_size:
         raise InputError(
             f"{folder} has {len(tokenizer)} words for a model that knows {text.vocab_size}: put the vocab.txt of "
@@ -58,7 +58,7 @@ def repair(text: str) -> str:
 def _clip_vocabulary(folder: Path, text: Text):
     from transformers import CLIPTokenizerFast
 
-    tokenizer = CLIPTokenizerFast.from_pretrained(folder)
+    tokenizer = _read(CLIPTokenizerFast, folder)
     if tokenizer.eos_token_id != text.vocab_size - 1:  # the tower reads its result at the last id of the vocabulary
         raise InputError(
             f"{folder} is not the vocabulary of this model, whose end token is {text.vocab_size - 1} and not "
@@ -67,6 +67,20 @@ def _clip_vocabulary(folder: Path, text: Text):
     return tokenizer
 
 
+def _read(kind: type, folder: Path):
+    try:
+        return kind.from_pretrained(folder)
+    except Exception as error:  # tokenizers raises nothing more telling
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"The vocabulary in {folder} cannot be read ({reason}): get its files again.") from error
+
+
 def _ids(tokenizer, prompts: Iterable[str], length: int, filler: int) -> Tensor:
-    rows = tokenizer(list(prompts), truncation=True, max_length=length)["input_ids"]
+    prompts = list(prompts)
+    for prompt in prompts:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"The prompt {prompt!r} has half a character: write it anew.") from error
+    rows = tokenizer(prompts, truncation=True, max_length=length)["input_ids"]
     return torch.tensor([row + [filler] * (length - len(row)) for row in rows])

@@ -1,0 +1,108 @@
+"""What nets do to the noises and prompts of an evaluation, in figures that need no sampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from npnet_core.diagnostics import dependence, device_difference, explained, whiteness
+from npnet_core.errors import InputError
+from npnet_core.golden import golden_noise
+from npnet_core.model import NPNet
+from npnet_core.npd import NPDReader
+from npnet_core.summary import singular_vector_overlap
+
+from . import bases
+from .bases import Base
+from .settings import Setting
+from .shots import Draw
+
+NOISES = 16  # 4x128x128 each: variances are then sure to about 1e-3
+PAIRS = 128
+COMPARED = 2  # noises computed on the CPU too
+NO_GPU = "CPU and GPU were not compared: there is no GPU here."
+
+
+def diagnose(
+    base: Base,
+    npnets: Mapping[str, NPNet],
+    draws: Sequence[Draw],
+    setting: Setting,
+    dataset: Path | None = None,
+) -> dict[str, dict[str, float]]:
+    """Net → figure → value, over the first :data:`NOISES` draws at the setting's size.
+
+    The figures: how far golden noise depends on the prompt (in a set of several prompts), its variance and whiteness,
+    its correlation with the noise it is made of, how far they share their singular vectors, the largest difference
+    between CPU and GPU (where there is one), and the share of the change that it explains in a ``dataset``.
+
+    Raises:
+        InputError: for a dataset of another kind of base model, or without pairs.
+    """
+    draws = draws[:NOISES]
+    noise = bases.initial_noise(base, [each.seed for each in draws], setting.height, setting.width)
+    prompt = bases.encode(base, [each.prompt for each in draws]).prompt_embeds
+    others = [each.other for each in draws if each.other]
+    other = bases.encode(base, others).prompt_embeds if others else None
+    pairs = read_pairs(base, dataset) if dataset is not None else None
+    figures = {}
+    for name, npnet in tqdm(npnets.items(), desc="diagnostics", unit="net", leave=False):
+        golden = golden_noise(npnet, noise, prompt)
+        white = whiteness(golden)
+        found = (
+            {} if other is None else {"prompt dependence": dependence(noise, golden, golden_noise(npnet, noise, other))}
+        )
+        found |= {
+            "variance": white.variance,
+            "correlation of neighbours, x": white.lag_x,
+            "correlation of neighbours, y": white.lag_y,
+            "power, low frequencies": white.low,
+            "power, high frequencies": white.high,
+            "correlation with the source": torch.corrcoef(torch.stack([noise.flatten(), golden.flatten()]))[
+                0, 1
+            ].item(),
+        }
+        if math.isqrt(noise.shape[1]) ** 2 == noise.shape[1]:
+            overlap = singular_vector_overlap(noise, golden)
+            found["singular vectors shared, left"] = overlap.left.mean().item()
+            found["singular vectors shared, right"] = overlap.right.mean().item()
+        if base.device.type == "cuda":
+            found["largest difference CPU - GPU"] = device_difference(
+                npnet, noise[:COMPARED], prompt[:COMPARED], base.device
+            )
+        if pairs is not None:
+            found[f"explained of {dataset.name}"] = explained_of(npnet, *pairs)
+        figures[name] = {figure: value for figure, value in found.items() if math.isfinite(value)}
+    return figures
+
+
+def read_pairs(base: Base, dataset: Path) -> tuple[list, list, list]:
+    """Sources, targets [1, C, H, W] fp32 and prompt embeddings [1, T, D] of at most :data:`PAIRS` pairs, evenly spread
+    over a dataset.
+
+    Raises:
+        InputError: as :func:`diagnose`.
+    """
+    reader = NPDReader(dataset)
+    if reader.manifest.base_family != base.family:
+        raise InputError(
+            f"{dataset} was collected with {reader.manifest.base_family} and {base.source} is of family {base.family}: "
+            "name a dataset of the same kind of base model."
+        )
+    if len(reader) == 0:
+        raise InputError(f"The dataset {dataset} has no pairs: collect some first.")
+    count = min(PAIRS, len(reader))
+    chosen = [i * len(reader) // count for i in range(count)]
+    sources, targets = zip(*(reader[i] for i in chosen), strict=True)
+    embeds = bases.encode(base, [reader.records[i].key.prompt for i in chosen]).prompt_embeds
+    return [x[None].float() for x in sources], [x[None].float() for x in targets], list(embeds.split(1))
+
+
+def explained_of(npnet: NPNet, sources: Sequence, targets: Sequence, embeds: Sequence) -> float:
+    """:func:`npnet_core.diagnostics.explained` over pairs of any sizes together."""
+    golden = [golden_noise(npnet, x, c) for x, c in zip(sources, embeds, strict=True)]
+    return explained(*(torch.cat([x.flatten() for x in side]) for side in (sources, targets, golden)))

@@ -1,0 +1,97 @@
+"""Images on the disk: 8-bit PNGs whose text chunk ``npnet`` says what made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from npnet_core.errors import InputError
+
+CHUNK = "npnet"
+
+
+def image_stem(prompt: str, seed: int) -> str:
+    """A file name's beginning that tells images of different prompts or seeds apart."""
+    return f"{text_hash(prompt)}-{seed}"
+
+
+def text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_image(path: Path, image: Tensor, about: dict) -> None:
+    """Write one image; the file is there once it is whole.
+
+    Args:
+        path: a .png; its folder is made if need be.
+        image: [H, W, 3] in 0..1, on the CPU.
+        about: JSON values for its text chunk.
+
+    Raises:
+        InputError: for NaN, which no picture holds.
+        OSError: if it cannot be written; nothing half-written stays.
+    """
+    from PIL import Image, PngImagePlugin
+
+    if not image.isfinite().all():
+        raise InputError(
+            f"The image for {path.name} holds NaN: look at how it was sampled and decoded (a VAE in fp16 can overflow)."
+        )
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt(CHUNK, json.dumps(about, ensure_ascii=False))
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            # the lightest compression: a tenth larger, and three times as fast
+            Image.fromarray(pixels).save(file, "png", pnginfo=text, compress_level=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_image(path: str | Path) -> Tensor:
+    """[H, W, 3] in 0..1, fp32.
+
+    Raises:
+        InputError: if it is missing or no picture.
+    """
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    if not Path(path).is_file():
+        raise InputError(f"There is no picture {path}: check its name.")
+    try:
+        with Image.open(path) as picture:
+            return torch.from_numpy(np.array(picture.convert("RGB"))).float() / 255
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # PIL's word for a damaged PNG is SyntaxError
+        raise InputError(
+            f"{path} is damaged or no picture ({error}): get it again, or delete it if npnet made it and run again."
+        ) from error
+
+
+def read_images(paths: Sequence[str | Path]) -> Tensor:
+    """[B, H, W, 3] in 0..1 of images of one size; raises as :func:`read_image`, and InputError for several sizes."""
+    images = [read_image(path) for path in paths]
+    sizes = {tuple(image.shape[:2]): path for image, path in zip(images, paths, strict=True)}
+    if len(sizes) > 1:
+        named = ", ".join(f"{path} {width}x{height}" for (height, width), path in sizes.items())
+        raise InputError(f"Images of different sizes came ({named}): give those of one size.")
+    return torch.stack(images)
+
+
+def read_about(path: str | Path) -> dict:
+    """What :func:`write_image` was told of an image; {} for a picture of other origin."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return json.loads(picture.text.get(CHUNK, "{}")) if picture.format == "PNG" else {}
