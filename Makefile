@@ -1,17 +1,20 @@
 # make test        every unmarked test, in an environment that it makes
 # make test-long   the counts and sizes that take minutes
 # make test-hpsv2  scores beside the hpsv2 package, in an environment of its own
+# make demo        the whole method on a tiny model that comes with the package; the page is build/demo/report.html
+# make fuzz        thousands of hostile inputs; the table of what became of them is then in build/fuzz.md
 # make bench       the tables of benchmarks/; bench-score needs the hpsv2 package's environment
 # make lint        ruff
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+FUZZ ?= 700
 HPSV2 ?= .venv-hpsv2
 HPSV2_BIN := $(HPSV2)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 COMFYUI_PATH ?= $(firstword $(patsubst %/comfy/cli_args.py,%,$(wildcard $(HOME)/ComfyUI/comfy/cli_args.py ../../comfy/cli_args.py)))
 
-.PHONY: test test-long test-hpsv2 bench bench-score lint clean
+.PHONY: test demo test-long fuzz test-hpsv2 bench bench-score lint clean
 
 # torchvision is not ours: ComfyUI imports it, and tests compare against it
 $(VENV)/ready: pyproject.toml $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.txt)
@@ -30,12 +33,18 @@ test: lint
 test-long: $(VENV)/ready
 	$(BIN)/python -m pytest -m long
 
+demo: $(VENV)/ready
+	$(BIN)/python -m trainer demo --out build/demo
+
+fuzz: $(VENV)/ready
+	FUZZ_CASES=$(FUZZ) FUZZ_SECONDS=300 $(BIN)/python -m pytest tests/fuzz tests/comfy/test_fuzz_nodes.py
+
 lint: $(VENV)/ready
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 
 bench: $(VENV)/ready
-	for table in apply redenoise collect fit; do $(BIN)/python -m benchmarks.$$table || exit 1; done
+	for table in apply redenoise collect fit evaluate; do $(BIN)/python -m benchmarks.$$table || exit 1; done
 
 $(HPSV2)/ready: pyproject.toml
 	$(PYTHON) -m venv $(HPSV2)
@@ -49,6 +58,7 @@ test-hpsv2: $(HPSV2)/ready
 
 bench-score: $(HPSV2)/ready
 	$(HPSV2_BIN)/python -m benchmarks.score
+	$(HPSV2_BIN)/python -m benchmarks.evaluate
 
 clean:
 	rm -rf $(VENV) $(HPSV2) build dist *.egg-info

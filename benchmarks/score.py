@@ -21,13 +21,9 @@ from npnet_core.preference.pixels import pad_to_square
 from npnet_core.preference.tokens import open_clip_tokenizer
 
 from . import hpsv2_package
+from .sizes import REDUCED
 from .timing import median_seconds, paired, row
 
-# ViT-H's widths, fewer layers and 17 tokens instead of 257: as on a GPU there is little to compute beside the weights.
-REDUCED = VIT_H.to_dict() | {
-    "vision_cfg": {**VIT_H.to_dict()["vision_cfg"], "layers": 4, "patch_size": 56},
-    "text_cfg": {**VIT_H.to_dict()["text_cfg"], "layers": 3},
-}
 PROMPT = "a red circle left of a blue square, highly detailed, 8k"
 
 

@@ -27,7 +27,8 @@ def model_path(folder: str, name: str) -> str:
     Raises:
         InputError: if it is there no more; a saved workflow may name any file.
     """
-    path = folder_paths.get_full_path(folder, name)
+    # a link may bring something else than a name
+    path = folder_paths.get_full_path(folder, name) if isinstance(name, str) else None
     if path is None:
         names = ", ".join(folder_paths.get_filename_list(folder)) or "none"
         raise InputError(f"There is no {name} in models/{folder}: put it there or choose one that is there ({names}).")

@@ -11,6 +11,8 @@ from .errors import InputError
 
 HEADS = 8  # of the attention over singular vectors
 HEAD_WIDTH = 32  # of the U-Net's attention over the prompt
+LARGEST = 2**14  # of any size
+BLOCKS = 1000  # of a net
 
 C = TypeVar("C", bound="Config")
 
@@ -42,12 +44,12 @@ class Config:
     prompt_dim: int = 2048
 
     def check_counts(self, *names: str) -> None:
-        """Raise InputError unless these fields, and all fields of this class, are whole numbers of at least 1."""
+        """Raise InputError unless these fields, and all fields of this class, are whole numbers, 1 to :data:`LARGEST`."""
         for name in ("channels", "resolution", "prompt_tokens", "prompt_dim", *names):
             value = getattr(self, name)
             for count in value if isinstance(value, tuple) else (value,):
-                if not (isinstance(count, int) and count >= 1):
-                    raise InputError(f"{name}={value!r} makes no network: give whole numbers of at least 1.")
+                if not (isinstance(count, int) and 1 <= count <= LARGEST):
+                    raise InputError(f"{name}={value!r} makes no network: give whole numbers of 1 to {LARGEST}.")
 
     def to_dict(self) -> dict:
         """The config as plain JSON types."""
@@ -108,6 +110,8 @@ class NPNetConfig(Config):
         for name in ("swin_depths", "swin_heads"):  # JSON has lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self.check_counts("swin_size", "swin_dim", "swin_window", "swin_depths", "swin_heads")
+        if sum(self.swin_depths) > BLOCKS:  # a file may say anything, and building them takes time
+            raise InputError(f"swin_depths has {sum(self.swin_depths)} blocks in all: give at most {BLOCKS}.")
         if math.isqrt(self.channels) ** 2 != self.channels:
             raise InputError(
                 f"channels={self.channels} cannot be tiled into one square matrix: give a square number (4, 16)."
@@ -178,6 +182,8 @@ class UNetConfig(Config):
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))  # JSON has lists only
         self.check_counts("widths", "blocks")
+        if self.blocks * len(self.widths) > BLOCKS:  # a file may say anything, and building them takes time
+            raise InputError(f"blocks={self.blocks} makes more than {BLOCKS} blocks in all: give fewer.")
         if not self.widths or any(width % HEAD_WIDTH for width in self.widths):
             raise InputError(
                 f"widths={self.widths} cannot be split into heads of {HEAD_WIDTH}: give one multiple of it per level."

@@ -18,7 +18,8 @@ AT_TOP = {"npnet_core": CORE, "trainer": TRAINER, "nodes": NODES}
 INSIDE = {
     "npnet_core": CORE | {"transformers", "ftfy", "huggingface_hub"},
     "trainer": TRAINER
-    | {"transformers", "diffusers", "accelerate", "pyarrow", "tensorboard", "wandb", "timm", "matplotlib"},
+    | {"transformers", "diffusers", "accelerate", "pyarrow", "tensorboard", "wandb", "timm", "matplotlib"}
+    | {"pytorch_fid", "torchvision"},  # the extra [fid]
     "nodes": NODES,
 }
 

@@ -410,6 +410,7 @@ def start(argv: list[str], *, pairs_per_part: int = 64, log: Path | None = None,
 
     def child() -> None:
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background
         own_lock(tqdm)
         os.environ["TQDM_MININTERVAL"] = "0"
         sys.modules["trainer.collect"].PAIRS_PER_PART = pairs_per_part

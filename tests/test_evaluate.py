@@ -67,13 +67,13 @@ def tiny_npnet(seed: int) -> NPNet:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
-    """sd, sdxl: base models; clip, pick: preference models; a, b: nets; prompts.csv."""
+    """sd, sdxl: base models; clip, pick: preference models; a, b, npnet: nets; prompts.csv."""
     root = tmp_path_factory.mktemp("models")
     tiny_pipelines.tiny_sd(root / "sd")
     tiny_pipelines.tiny_sdxl(root / "sdxl")
     write_clip(root / "clip", salt=1)
     write_clip(root / "pick", salt=2)
-    for seed, name in enumerate("ab"):
+    for seed, name in enumerate(("a", "b", "npnet")):  # the last as npnet fit names it
         save_npnet(tiny_npnet(seed), root / f"{name}.safetensors")
     lines = [f'"{row.prompt}, one",{row.category}' for row in PROMPTS]
     (root / "prompts.csv").write_text("\n".join(["Prompts,Category", *lines]))
@@ -91,7 +91,7 @@ def npnets(models):
 
 
 def command(models, out, *more) -> list[str]:
-    argv = ["evaluate", "--base", models / "sd", "--npnet", models / "a.safetensors", "--out", out]
+    argv = ["evaluate", "--base", models / "sd", "--npnet", models / "npnet.safetensors", "--out", out]
     argv += ["--prompts", models / "prompts.csv", "--scorer", f"clipscore={models / 'clip'}"]
     argv += ["--steps", 2, "--size", f"{SIZE}x{SIZE}", "--device", "cpu", *more]
     return list(map(str, argv))
@@ -410,6 +410,7 @@ def start(argv: list[str], log: Path | None = None, largest_file: int | None = N
 
     def child() -> None:
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background
         own_lock(tqdm)
         os.environ["TQDM_MININTERVAL"] = "0"
         if log is not None:
@@ -617,7 +618,7 @@ def test_an_image_is_written_whole_or_not_at_all(tmp_path):
         (("--worker", "2/2"), "--worker 2/2 came"),
         (("--dataset", "nowhere"), "nowhere is no noise prompt dataset"),
         (("--device", "cuda:7"), "cuda:7"),
-        (("--base", "sdxl"), "The net of method a is for sd models (4 channels, prompts 32 wide)"),
+        (("--base", "sdxl"), "The net of method npnet is for sd models (4 channels, prompts 32 wide)"),
     ],
 )
 def test_wrong_use_is_one_sentence(tmp_path, models, more, message, capsys):
@@ -655,7 +656,7 @@ def test_names_of_nets(tmp_path):
     [
         (("--base", "other"), "base model"),
         (("--precision", "bf16"), "precision float32, not bfloat16"),
-        (("--npnet", "a=b.safetensors"), "net a "),
+        (("--npnet", "npnet=b.safetensors"), "net npnet "),
         (("--scorer", "clipscore=pick"), "weights of clipscore"),
         (("--methods", "npnet", "inversion", "--rounds", "2"), "inversion guidance 5.5 down and 1 back, 1 round"),
     ],
@@ -665,7 +666,7 @@ def test_a_folder_that_holds_another_run(models, more, message, capsys):
     if not folder.exists():
         assert main(command(models, folder, "--methods", "npnet", "inversion")) == 0
         tiny_pipelines.tiny_sd(models / "other", seed=1)
-    places = {"other": models / "other", "a=b.safetensors": f"a={models / 'b.safetensors'}"}
+    places = {"other": models / "other", "npnet=b.safetensors": f"npnet={models / 'b.safetensors'}"}
     places["clipscore=pick"] = f"clipscore={models / 'pick'}"
     before = contents(folder, "**/*")
     assert main(command(models, folder, *[str(places.get(word, word)) for word in more])) == 2

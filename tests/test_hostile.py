@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from npnet_core.checkpoint import load_npnet, save_npnet
+from npnet_core.config import NPNetConfig
 from npnet_core.errors import LONGEST, InputError
 from npnet_core.npd import Manifest, NPDReader, NPDWriter
 from npnet_core.preference import load_scorer
 from npnet_core.preference.architecture import Architecture
 from npnet_core.tensorfile import read_tensors
-from tests.seeded import small_net
+from tests.seeded import SMALL, small_net
 from tests.sentences import is_readable
 from tests.tiny_scorers import CLIP_CONFIG, write_clip
 from trainer.checkpoints import load_checkpoint, save_checkpoint
@@ -102,6 +103,21 @@ def test_tensors_without_a_number_per_entry(tmp_path, make):
     torch.save({"a": make(torch.ones(3, 3))}, tmp_path / "a.pth")
     with pytest.raises(InputError, match="has no tensor under a: choose a file of a model's weights"):
         read_tensors(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"swin_depths": (10**9,)},
+        {"swin_depths": (9000,)},
+        {"prompt_dim": 2**62},
+        {"resolution": 10**6},
+        {"swin_dim": "x"},
+    ],
+)
+def test_a_config_that_no_machine_can_build(config):
+    with pytest.raises(InputError, match="give"):
+        NPNetConfig(**{**SMALL, "swin_heads": (1,), "swin_depths": (1,), **config})
 
 
 def test_a_compressed_file_is_not_unpacked(tmp_path):

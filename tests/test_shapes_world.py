@@ -18,7 +18,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def test_every_caption_names_its_scene():
-    assert len(set(SCENES)) == len(SCENES) == 18 * 17 * 4
+    assert len(set(SCENES)) == len(SCENES) == 12 * 11 * 4
     assert [Scene.from_caption(scene.caption) for scene in SCENES] == list(SCENES)
 
 
@@ -30,7 +30,7 @@ def test_other_prompts_are_refused(prompt):
 
 def test_captions_are_split_without_rest():
     choosing, reporting = world.split_captions()
-    assert len(choosing) == 900
+    assert len(choosing) == 400
     assert set(choosing).isdisjoint(reporting)
     assert {*choosing, *reporting} == {scene.caption for scene in SCENES}
     assert world.split_captions() == (choosing, reporting)
@@ -106,7 +106,7 @@ CAPTION = "a red circle left of a blue square"
     [
         ({"red circle": (8, 16), "blue square": (24, 16)}, (1, 1, 1, 1)),
         ({"red circle": (24, 16), "blue square": (8, 16)}, (1, 1, 0, 0)),
-        ({"red circle": (8, 16), "blue square": (24, 16), "white square": (4, 4)}, (1, 1, 1, 0)),
+        ({"red circle": (8, 16), "blue square": (24, 16), "yellow square": (4, 4)}, (1, 1, 1, 0)),
         ({"red circle": (8, 16), "green square": (24, 16)}, (1, 0.5, 0, 0)),
         ({"blue circle": (8, 16), "red square": (24, 16)}, (1, 0, 0, 0)),
         ({"red circle": (8, 16)}, (0.5, 0.5, 0, 0)),
@@ -240,4 +240,4 @@ def test_shipped_model_paints_what_it_is_told(size):
     view = scorer.load_detector()(images)
     told, others = scorer.judge(view, scenes), scorer.judge(view, scenes[1:] + scenes[:1])
     assert told.attributes.mean() > 0.6
-    assert (told.log_likelihood > others.log_likelihood).float().mean() > 0.9
+    assert (told.log_likelihood > others.log_likelihood).float().mean() > 0.75  # chance: 0.5 ± 0.16 of 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ class Bar:
     Args:
         name: text at the bar's start.
         words: text or markup at its end.
+        faint: whether what the interval says is in doubt.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Bar:
     low: float
     high: float
     words: object = ""
+    faint: bool = False
 
 
 def win_bars(bars: Sequence[Bar], caption: object = "", reach: float | None = None) -> Html:
@@ -68,7 +71,7 @@ def interval_bars(bars: Sequence[Bar], centre: float, caption: object, *, reach,
         side = "up" if bar.low > centre else "down" if bar.high < centre else "open"
         spoken = f"{bar.name}: {mark(bar.value)}, 95 % interval {mark(bar.low)} to {mark(bar.high)}"
         rows.append(
-            f'<div class="bar {side}"><span class="name">{text(bar.name)}</span>'
+            f'<div class="bar {side}{" faint" * bar.faint}"><span class="name">{text(bar.name)}</span>'
             f'<svg width="100%" height="30" role="img" aria-label="{text(spoken)}">{grid}'
             f'<rect x="{across(start)}" y="9" width="{width}" height="12"/>'
             f'<line class="interval" x1="{across(bar.low)}" x2="{across(bar.high)}" y1="15" y2="15"/>'
@@ -78,35 +81,42 @@ def interval_bars(bars: Sequence[Bar], centre: float, caption: object, *, reach,
             )
             + f'</svg><span class="words">{text(bar.words)}</span></div>'
         )
+    anchors = {-end: "start", end: "end"}
     labels = "".join(
-        f'<text x="{across(centre + offset)}" y="13" '
-        f'text-anchor="{"start" if offset == -end else "end" if offset == end else "middle"}">{mark(centre + offset)}</text>'
+        f'<text x="{across(centre + offset)}" y="13" text-anchor="{anchors.get(offset, "middle")}">'
+        f"{mark(centre + offset)}</text>"
         for offset in offsets
     )
-    axis = f'<div class="bar axis"><span></span><svg width="100%" height="18" aria-hidden="true">{labels}</svg><span></span></div>'
-    return figure("".join(rows) + axis, caption, "bars")
+    axis = f'<svg width="100%" height="18" aria-hidden="true">{labels}</svg>'
+    return figure(f'{"".join(rows)}<div class="bar axis"><span></span>{axis}<span></span></div>', caption, "bars")
 
 
-SIDE, MARGIN, EDGE = 220, 38, 8  # of a scatter's square, and of what its numbers need at the left and below
+WIDTH, HEIGHT = 220, 204  # of a scatter, in pixels …
+LEFT, TOP, SQUARE = 38, 8, 174  # … and where in it the plot lies
 
 
-def paired_scatter(a: Sequence[float], b: Sequence[float], caption: object = "") -> Html:
-    """Scores of the same prompts and seeds: a across, b up; above the diagonal b is higher."""
-    values = [*a, *b]
-    low, high = min(values), max(values)
+def paired_scatter(
+    a: Sequence[float], b: Sequence[float], caption: object = "", span: tuple[float, float] | None = None
+) -> Html:
+    """Scores of the same prompts and seeds: a across, b up; above the diagonal b is higher.
+
+    Args:
+        span: lowest and highest score of both axes, to give several plots the same; None for those of a and b.
+    """
+    low, high = span or (min(*a, *b), max(*a, *b))
     pad = 0.04 * (high - low) or abs(high) * 0.04 or 1.0
     low, high = low - pad, high + pad
-    scale = (SIDE - MARGIN - EDGE) / (high - low)
+    scale = SQUARE / (high - low)
 
     def x(value: float) -> str:
-        return f"{MARGIN + (value - low) * scale:.1f}"
+        return f"{LEFT + (value - low) * scale:.1f}"
 
     def y(value: float) -> str:
-        return f"{SIDE - MARGIN + 14 - (value - low) * scale:.1f}"
+        return f"{TOP + (high - value) * scale:.1f}"
 
     bottom, right = y(low), x(high)
     inside = [tick for tick in ticks(low, high) if low <= tick <= high]
-    step = min((after - before for before, after in zip(inside, inside[1:], strict=False)), default=1.0)
+    step = min((after - before for before, after in itertools.pairwise(inside)), default=1.0)
     places = max(0, -math.floor(math.log10(step) + 1e-9))
     parts = []
     for tick in inside:
@@ -126,7 +136,7 @@ def paired_scatter(a: Sequence[float], b: Sequence[float], caption: object = "")
     ):
         if chosen:  # a line of no length with round ends is a dot
             parts.append(f'<path class="dots {kind}" d="{"".join(f"M{x(p)} {y(q)}h0" for p, q in chosen)}"/>')
-    drawn = f'<svg viewBox="0 0 {SIDE} {SIDE}" role="img" aria-label="paired scores">{"".join(parts)}</svg>'
+    drawn = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="paired scores">{"".join(parts)}</svg>'
     return figure(drawn, caption, "scatter")
 
 

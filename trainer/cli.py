@@ -18,6 +18,7 @@ COMMANDS = {
     "fit": "a noise prompt dataset → an NPNet",
     "evaluate": "a base model, prompts and NPNets → does golden noise help?",
     "sample": "a prompt → its standard and golden image",
+    "demo": "the whole method on a tiny model that comes with this package: a page of pictures and figures",
 }
 
 USAGE = "usage: npnet COMMAND …\n\n" + "".join(f"  {name:10}{what}\n" for name, what in COMMANDS.items())

@@ -14,7 +14,6 @@ from .page import Html, text
 
 LARGEST = 320  # pixels of a thumbnail's longer side
 PIXELS = 128  # images up to this are shown as they are, every pixel enlarged
-ROOM = 160  # CSS pixels that a small image is enlarged to, at whole multiples
 
 GAIN, MIDDLE, LOSS, ALL = "Largest gains", "Around the middle", "Largest losses", "All pairs"
 
@@ -98,18 +97,18 @@ def _card(pair: Pair) -> str:
     category = f' <span class="category">{text(pair.category)}</span>' if pair.category is not None else ""
     return (
         f'<article class="pair {side}" data-gain="{pair.gain!r}"><p class="prompt" dir="auto">{text(pair.prompt)}</p>'
-        f'<p class="facts"><span class="gain">{text(pair.words)}</span> <span class="seed">seed {pair.seed}</span>{category}</p>'
+        f'<p class="facts"><span class="gain">{text(pair.words)}</span> <span class="seed">seed {pair.seed}</span>'
+        f"{category}</p>"
         f'<div class="pictures">{"".join(map(_picture, pair.pictures))}</div></article>'
     )
 
 
 def _picture(picture: Picture) -> str:
     longer = max(picture.width, picture.height)
-    times = max(1, ROOM // longer) if longer <= PIXELS else 1
     kind = ' class="pixels"' if longer <= PIXELS else ""
     return (
-        f'<figure><img src="{picture.source}" alt="" width="{times * picture.width}" height="{times * picture.height}"'
-        f'{kind} decoding="async"><figcaption>{text(picture.label)} <b>{text(picture.score)}</b></figcaption></figure>'
+        f'<figure><img src="{picture.source}" alt="" width="{picture.width}" height="{picture.height}"{kind}>'
+        f"<figcaption>{text(picture.label)} <b>{text(picture.score)}</b></figcaption></figure>"
     )
 
 

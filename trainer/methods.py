@@ -23,7 +23,8 @@ from . import bases
 from .bases import Base, Prompts
 from .settings import Setting
 
-NAMES = ("standard", "inversion", "repaint", "npnet", "wrong-prompt")
+OTHERS = ("standard", "inversion", "repaint")
+NAMES = (*OTHERS, "npnet", "wrong-prompt")
 WRONG = "wrong-prompt-"
 
 Start = Callable[[Base, Prompts, Tensor, Setting], Tensor]
@@ -144,7 +145,7 @@ def choose_methods(
         raise InputError("Method npnet came without a net: name a file with --npnet, or choose other --methods.")
     if npnets and "npnet" not in names:
         raise InputError(f"{len(npnets)} nets came that no method uses: add npnet to --methods, or leave them out.")
-    if taken := sorted(name for name in npnets if name in NAMES or name.startswith(WRONG)):
+    if taken := sorted(name for name in npnets if name in OTHERS or name.startswith(WRONG)):
         raise InputError(f"A net is named {', '.join(taken)} as a method is: give it another name, NAME=FILE.")
     if repaint_rounds < 1:
         raise InputError(f"Repainting {repaint_rounds} times changes nothing: use at least 1 round.")

@@ -97,7 +97,8 @@ def page(title: str, sections: Sequence[Section], subtitle: object = "") -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
         f"<title>{text(title)}</title><style>{style}</style></head>\n<body><header><h1>{text(title)}</h1>"
         f"{f'<div class=subtitle>{text(subtitle)}</div>' if subtitle else ''}"
         f'<nav aria-label="Contents"><ol>{links}</ol></nav></header>\n<main>\n{body}</main>\n'

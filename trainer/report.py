@@ -45,7 +45,8 @@ def write_report(out: Path, results: dict, extra_sections: Sequence[Section] = (
     """Write ``results.json``, ``report.md`` and ``report.html`` into ``out``, where the images are.
 
     Args:
-        results: of :func:`trainer.results.summarise`; ``about`` may have a ``title`` and an ``introduction`` (sentences).
+        results: of :func:`trainer.results.summarise`; ``about`` may have a ``title`` and an ``introduction``, a list of
+            paragraphs.
         extra_sections: stand behind the pictures.
 
     Raises:
@@ -114,45 +115,61 @@ def entries_of(results: dict, setting: str, method: str | None = None, metric: s
 
 def summary(results: dict) -> Section:
     """What was compared, what it shows and what not, in words that follow from the figures."""
-    about = results["about"]
-    metric = metrics_of(results)[0]
-    opening = (
-        f"Pictures of {count(results['prompts'], 'prompt')}, {count(results['n'], 'pair')} of prompt and seed, were made "
-        "several times with the same model and settings; only the noise they start from differs. Every picture is "
-        "compared with the standard one of its own prompt, seed and setting. The winning rate is the share of these "
-        "pairs in which it scores higher, ties counted half: one half is what chance gives."
-    )
-    introduction = [*about.get("introduction", []), opening]
+    about, metric = results["about"], metrics_of(results)[0]
+    name, unit = verdicts.title(results, metric), chart_unit(results, metric)
+    introduction = [*about.get("introduction", []), opening(results)]
     parts, lines = [paragraph(each) for each in introduction], [f"{markdown.plain(each)}\n" for each in introduction]
+    reaches = reaches_of(results, results["methods"])
     for setting in settings_of(results):
         heading = verdicts.setting_title(results, setting)
-        found = []
+        parts.append(Html(f"<h3>{text(heading)}</h3>"))
+        lines.append(f"### {markdown.plain(heading)}\n")
+        entries = entries_of(results, setting, metric=metric)
+        if entries:
+            parts.append(chart(results, entries, [each["method"] for each in entries], reaches, f"{name}, {unit}"))
         for method in methods_of(results, setting):
             entries = entries_of(results, setting, method)
-            sentences = verdicts.findings(results, entries)
-            mine = [each for each in entries if each["metric"] == metric]
-            own = entries_of(results, setting, method.removeprefix(CONTROL), metric)
-            if method.startswith(CONTROL) and mine and own:
-                sentences.append(verdicts.on_control(results, mine[0], own[0]))
-            found.append((method, verdict(results, entries[0]), " ".join(sentences)))
-        parts.append(Html(f"<h3>{text(heading)}</h3>"))
-        parts.append(bullets([finding(*each) for each in found], "findings"))
-        lines.append(f"### {markdown.plain(heading)}\n")
-        lines.append("".join(f"- {MARKS[kind]} **{markdown.plain(m)}** {markdown.plain(s)}\n" for m, kind, s in found))
+            words, details = verdicts.headline(results, entries), [verdicts.detail(results, each) for each in entries]
+            details += about_control(results, setting, method, metric)
+            parts.append(finding(method, verdict(results, entries[0]), words, details))
+            lines.append(markdown_finding(method, verdict(results, entries[0]), words, details))
     legend = ", ".join(f"{mark} {kind}" for kind, mark in MARKS.items())
-    parts.append(Html(f'<p class="note">Marks are for {text(verdicts.title(results, metric))}: {text(legend)}.</p>'))
+    parts.append(Html(f'<p class="note">Marks are for {text(name)}: {text(legend)}.</p>'))
     parts.append(Html("<h3>What the figures do not show</h3>"))
     parts.append(bullets(verdicts.limits(results)))
-    lines.append("### What the figures do not show\n")
-    lines.append(markdown.bullets(verdicts.limits(results)))
+    lines += ["", "### What the figures do not show\n", markdown.bullets(verdicts.limits(results))]
     return Section("What this run shows", "".join(parts), "\n".join(lines))
 
 
-def finding(method: str, kind: str, sentences: str) -> Html:
-    return Html(
-        f'<span class="mark {CLASSES[kind]}" role="img" aria-label="{kind}">{MARKS[kind]}</span>'
-        f"<div><b>{text(method)}</b> {text(sentences)}</div>"
+def opening(results: dict) -> str:
+    """What was compared with what."""
+    pairs, prompts = results["n"], results["prompts"]
+    what = f"{count(pairs, 'seed')} of {count(prompts, 'prompt')}" if pairs > prompts else f"{count(prompts, 'prompt')}"
+    return (
+        f"Every method drew the same {what}; only the noise that a picture starts from differs. Each picture is "
+        "compared with the standard picture of its own prompt and seed. The winning rate is the share of these pairs "
+        "in which it scores higher, ties counted half: one half is what chance gives."
     )
+
+
+def about_control(results: dict, setting: str, method: str, metric: str) -> list[str]:
+    """What a control says of the method whose control it is."""
+    mine = entries_of(results, setting, method, metric)
+    own = entries_of(results, setting, method.removeprefix(CONTROL), metric)
+    return [verdicts.on_control(results, mine[0], own[0])] if method.startswith(CONTROL) and mine and own else []
+
+
+def finding(name: str, kind: str, headline: str, details: Sequence[str]) -> Html:
+    """One comparison in words: a mark, a sentence, and the figures in small type."""
+    return Html(
+        f'<div class="finding"><span class="mark {CLASSES[kind]}" role="img" aria-label="{kind}">{MARKS[kind]}</span>'
+        f"<p><b>{text(name)}</b> {text(headline)}</p>{bullets(details)}</div>"
+    )
+
+
+def markdown_finding(name: str, kind: str, headline: str, details: Sequence[str]) -> str:
+    below = "".join(f"\n  - {markdown.plain(each)}" for each in details)
+    return f"- {MARKS[kind]} **{markdown.plain(name)}** {markdown.plain(headline)}{below}"
 
 
 # -- tables and charts ------------------------------------------------------------------------------------------------
@@ -241,34 +258,31 @@ def baseline(results: dict, setting: str, metric: str) -> Cell:
     return Cell(fixed(verdicts.factor(results, metric) * means[0], verdicts.digits(results, metric)))
 
 
-def bar(results: dict, entry: dict, name: str | None = None) -> Bar:
+def bar(results: dict, entry: dict, name: str = "") -> Bar:
     """A comparison as a bar: of the winning rate, or of the difference if the metric is binary."""
     kind = "difference" if verdicts.is_binary(results, entry["metric"]) else "wins"
     cell = rate(results, entry)
     return Bar(
-        entry["method"] if name is None else name,
+        name,
         entry[kind],
-        entry[f"{kind}_low"],
-        entry[f"{kind}_high"],
+        round(entry[f"{kind}_low"], 3),  # as verdict() rounds
+        round(entry[f"{kind}_high"], 3),
         Html(f'<span class="{cell.side}">{text(cell.versus)}</span>'),
+        faint=verdict(results, entry) in (PERHAPS_HIGHER, PERHAPS_LOWER),
     )
 
 
-def charts(results: dict, entries: Sequence[dict], names: Sequence[str], reaches: dict[bool, float]) -> Html:
-    """One chart per metric of the entries."""
-    drawn = []
-    for metric in metrics_of(results):
-        bars = [bar(results, e, name) for e, name in zip(entries, names, strict=True) if e["metric"] == metric]
-        if not bars:
-            continue
-        binary = verdicts.is_binary(results, metric)
-        what = "difference in points" if binary else "winning rate"
-        draw = difference_bars if binary else win_bars
-        drawn.append(
-            Html(f'<h4>{text(verdicts.title(results, metric))} <span class="unit">{what}</span></h4>')
-            + draw(bars, reach=reaches[binary])
-        )
-    return Html("".join(drawn))
+def chart(
+    results: dict, entries: Sequence[dict], names: Sequence[str], reaches: dict[bool, float], heading: str
+) -> Html:
+    """Comparisons in one metric, as bars under a heading."""
+    binary = verdicts.is_binary(results, entries[0]["metric"])
+    bars = [bar(results, entry, name) for entry, name in zip(entries, names, strict=True)]
+    return Html(f"<h4>{text(heading)}</h4>") + (difference_bars if binary else win_bars)(bars, reach=reaches[binary])
+
+
+def chart_unit(results: dict, metric: str) -> str:
+    return "difference in percentage points" if verdicts.is_binary(results, metric) else "winning rate"
 
 
 def reaches_of(results: dict, entries: Sequence[dict]) -> dict[bool, float]:
@@ -283,19 +297,24 @@ def reaches_of(results: dict, entries: Sequence[dict]) -> dict[bool, float]:
 
 
 def win_rates(results: dict) -> Section | None:
-    entries = results["methods"]
-    if not entries:
-        return None
-    reaches, parts = reaches_of(results, entries), []
+    """Charts of the metrics but the first, which is in the summary."""
+    reaches, parts = reaches_of(results, results["methods"]), []
     for setting in settings_of(results):
-        here = [each for each in entries if each["setting"] == setting]
-        drawn = charts(results, here, [each["method"] for each in here], reaches)
-        parts.append((verdicts.setting_title(results, setting), drawn, "The table above has the figures.\n"))
+        drawn = []
+        for metric in metrics_of(results)[1:]:
+            here = entries_of(results, setting, metric=metric)
+            heading = f"{verdicts.title(results, metric)}, {chart_unit(results, metric)}"
+            if here:
+                drawn.append(chart(results, here, [each["method"] for each in here], reaches, heading))
+        if drawn:
+            heading = verdicts.setting_title(results, setting)
+            parts.append((heading, Html("".join(drawn)), "The figures are in the table above.\n"))
     note = (
-        "Each bar starts at the line of no difference against standard; the thin line is its 95 % interval. Blue lies "
-        "above, orange below, grey holds no difference to be possible. All axes are equally long."
+        "Bars start at the line of no difference from standard; thin lines are 95 % intervals. Blue lies above, orange "
+        "below, pale is weak evidence, and where grey stands the interval contains no difference. Charts of one kind "
+        "have the same axis."
     )
-    return titled(parts, "Winning rates", note)
+    return titled(parts, "Winning rates in the other metrics", note) if parts else None
 
 
 def scatters(results: dict) -> Section | None:
@@ -306,10 +325,11 @@ def scatters(results: dict) -> Section | None:
         for metric in [each for each in metrics_of(results) if not verdicts.is_binary(results, each)]:
             here = [each for each in results["items"] if each["setting"] == setting and metric in each["scores"]]
             scale = verdicts.factor(results, metric)
-            figures = []
-            for method in [each for each in methods_of(results, setting) if here and each in here[0]["scores"][metric]]:
-                a, b = ([scale * each["scores"][metric][name] for each in here] for name in (STANDARD, method))
-                figures.append(paired_scatter(a, b, method))
+            methods = [each for each in methods_of(results, setting) if here and each in here[0]["scores"][metric]]
+            found = {name: [scale * each["scores"][metric][name] for each in here] for name in (STANDARD, *methods)}
+            every = [score for values in found.values() for score in values]
+            span = (min(every), max(every)) if every else None
+            figures = [paired_scatter(found[STANDARD], found[method], method, span) for method in methods]
             if figures:
                 head = f"<h4>{text(verdicts.label(results, metric))}</h4>"
                 drawn.append(f'{head}<div class="scatters">{"".join(figures)}</div>')
@@ -323,23 +343,27 @@ def scatters(results: dict) -> Section | None:
 
 
 def head_to_head(results: dict) -> Section | None:
-    if not results["pairs"]:
-        return None
     reaches, parts = reaches_of(results, results["pairs"]), []
     for setting in in_order((), (each["setting"] for each in results["pairs"])):
         here = [each for each in results["pairs"] if each["setting"] == setting]
-        names = [f"{each['method']} against {each['versus']}" for each in here]
-        couples = in_order((), ((each["method"], each["versus"]) for each in here))
-        sentences = [
-            f"{method} against {versus}: "
-            + " ".join(
-                verdicts.findings(results, [e for e in here if (e["method"], e["versus"]) == (method, versus)], versus)
-            )
-            for method, versus in couples
-        ]
-        html = bullets(sentences) + charts(results, here, names, reaches)
-        parts.append((verdicts.setting_title(results, setting), Html(html), markdown.bullets(sentences)))
-    return titled(parts, "Nets against each other", "On the same prompts and seeds.")
+        html, lines = [], []
+        for metric in metrics_of(results):
+            mine = [each for each in here if each["metric"] == metric]
+            heading = f"{verdicts.title(results, metric)}, {chart_unit(results, metric)}"
+            if mine:
+                html.append(chart(results, mine, list(map(against, mine)), reaches, heading))
+        for couple in in_order((), map(against, here)):
+            mine = [each for each in here if against(each) == couple]
+            words = verdicts.headline(results, mine, mine[0]["versus"])
+            details = [verdicts.detail(results, each) for each in mine]
+            html.append(finding(couple, verdict(results, mine[0]), words, details))
+            lines.append(markdown_finding(couple, verdict(results, mine[0]), words, details) + "\n")
+        parts.append((verdicts.setting_title(results, setting), Html("".join(html)), "".join(lines)))
+    return titled(parts, "Nets against each other", "On the same prompts and seeds.") if parts else None
+
+
+def against(entry: dict) -> str:
+    return f"{entry['method']} against {entry['versus']}" if "versus" in entry else entry["method"]
 
 
 def by_category(results: dict) -> Section | None:
@@ -356,8 +380,8 @@ def by_category(results: dict) -> Section | None:
             rows.append([f"{category} · {method}", brief(next(iter(mine.values()))["n"]), *cells])
         parts.append((verdicts.setting_title(results, setting), *both(head, rows)))
     note = (
-        f"As above, per category of prompts. {count(results['families']['categories'], 'comparison')}, p corrected over "
-        "these (▲ and ▼ are those that stand after that); categories are small, so most intervals are wide."
+        f"As above, per category of prompts. {count(results['families']['categories'], 'comparison')}, whose p are "
+        "corrected together: ▲ and ▼ stand after that. Categories are small, so intervals are wide."
     )
     return titled(parts, "By category", note)
 
@@ -377,10 +401,9 @@ def comparisons(results: dict) -> Section | None:
                 interval(each[f"{k}_low"], each[f"{k}_high"], d, f)
                 for k, d, f in (("wins", 1, 100), ("difference", places, scale))
             )
-            versus = f" against {each['versus']}" if "versus" in each else ""
             rows.append(
                 [
-                    each["method"] + versus,
+                    against(each),
                     verdicts.label(results, each["metric"]),
                     brief(each["n"]),
                     brief(each["ties"]),
@@ -394,8 +417,8 @@ def comparisons(results: dict) -> Section | None:
             )
         parts.append((verdicts.setting_title(results, setting), *both(head, rows)))
     note = (
-        "Winning rate: ties counted half, Wilson's interval. Mean difference: percentile bootstrap over pairs. p: exact "
-        "sign test without ties, two-sided; corrected after Holm over the "
+        "Winning rate: ties counted half, Wilson's interval. Mean difference: percentile bootstrap over pairs. p: "
+        "exact sign test without ties, two-sided; corrected after Holm over the "
         f"{count(results['families']['methods'], 'comparison')} of this table."
     )
     return titled(parts, "All comparisons", note)
@@ -453,7 +476,7 @@ def gain(item: dict, method: str, metric: str) -> float:
 
 def pair_of(out: Path, results: dict, item: dict, method: str, metric: str, place: str) -> Pair:
     scale = verdicts.factor(results, metric)
-    places = max(verdicts.digits(results, metric), 0)
+    places = verdicts.digits(results, metric)
     shown = tuple(
         thumbnail(out / item["images"][name], name, fixed(scale * item["scores"][metric][name], places))
         for name in (STANDARD, method)

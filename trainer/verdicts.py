@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .numerals import brief, count, decimals, fixed, listed, p_value, percent, signed
+from .numerals import THIN, brief, count, decimals, fixed, listed, p_value, percent, signed
 from .results import STANDARD
 
 HIGHER, LOWER = "higher", "lower"
@@ -12,6 +12,7 @@ PERHAPS_HIGHER, PERHAPS_LOWER = "perhaps higher", "perhaps lower"  # the interva
 OPEN = "no difference shown"
 CONTROL = "wrong-prompt-"  # prefix of the methods whose noise was made for another prompt
 LEVEL = 0.05
+INTERVAL = f"95{THIN}% interval"
 
 MARKS = {HIGHER: "▲", PERHAPS_HIGHER: "△", OPEN: "●", PERHAPS_LOWER: "▽", LOWER: "▼"}
 
@@ -24,12 +25,13 @@ def verdict(results: dict, entry: dict) -> str:
     """One of the five above.
 
     Of a metric that is 0 or 1 most pairs are ties, which make the interval of the winning rate far too wide: there the
-    interval of the mean difference decides.
+    interval of the mean difference decides. Ends count as the page shows them, to a tenth of a percent: 50.0 is half.
     """
     if is_binary(results, entry["metric"]):
         low, high, centre = entry["difference_low"], entry["difference_high"], 0
     else:
         low, high, centre = entry["wins_low"], entry["wins_high"], 0.5
+    low, high = round(low, 3), round(high, 3)
     if low <= centre <= high:
         return OPEN
     if entry["p_holm"] < LEVEL:
@@ -38,6 +40,9 @@ def verdict(results: dict, entry: dict) -> str:
 
 
 def factor(results: dict, metric: str) -> float:
+    """By which the page multiplies a score; one that is 0 or 1 is shown in percent."""
+    if is_binary(results, metric):
+        return 100
     return results["about"].get("metrics", {}).get(metric, {}).get("factor", 1)
 
 
@@ -53,6 +58,8 @@ def title(results: dict, metric: str) -> str:
 
 def digits(results: dict, metric: str) -> int:
     """Decimals of a metric's means everywhere on the page: two digits of the narrowest interval of a difference."""
+    if is_binary(results, metric):
+        return 1
     entries = [each for each in results["methods"] + results["pairs"] if each["metric"] == metric]
     halves = [(each["difference_high"] - each["difference_low"]) / 2 * factor(results, metric) for each in entries]
     return decimals(min(filter(None, halves), default=0))
@@ -73,37 +80,37 @@ def setting_title(results: dict, setting: str) -> str:
 # -- one method at one setting ----------------------------------------------------------------------------------------
 
 
-def findings(results: dict, entries: Sequence[dict], versus: str = STANDARD) -> list[str]:
-    """Sentences on the comparisons of one method with another at one setting, one entry per metric."""
-    by_verdict: dict[str, list[dict]] = {}
-    for entry in entries:
-        by_verdict.setdefault(verdict(results, entry), []).append(entry)
-    family = results["families"]["methods"]
-    sentences = []
-    for kind in (HIGHER, LOWER):
-        if kind in by_verdict:
-            sentences.append(f"Scored {kind} than {versus} in {cited(results, by_verdict[kind])}.")
-    for kind, side in ((PERHAPS_HIGHER, "above"), (PERHAPS_LOWER, "below")):
-        if kind in by_verdict:
-            ps = listed([f"p = {p_value(each['p_holm'])}".replace("= <", "< ") for each in by_verdict[kind]])
-            sentences.append(
-                f"In {cited(results, by_verdict[kind])} the 95 % interval lies {side} no difference, but one such in "
-                f"{count(family, 'comparison')} is no surprise ({ps} after correction): weak evidence."
-            )
-    if OPEN in by_verdict:
-        halves = [each for each in by_verdict[OPEN] if not is_binary(results, each["metric"])]
-        zeros = [each for each in by_verdict[OPEN] if is_binary(results, each["metric"])]
-        if halves:
-            sentences.append(
-                f"In {cited(results, halves)} the interval contains one half: this run shows no difference."
-            )
-        if zeros:
-            sentences.append(f"In {cited(results, zeros)} the interval contains zero: this run shows no difference.")
-    return sentences + [sentence for entry in entries for sentence in disagreement(results, entry)]
+def headline(results: dict, entries: Sequence[dict], versus: str = STANDARD) -> str:
+    """One sentence on the comparisons of one method with another at one setting, an entry per metric."""
+    phrases = {
+        HIGHER: f"higher than {versus} in",
+        LOWER: f"lower than {versus} in",
+        PERHAPS_HIGHER: "weak evidence for higher in",
+        PERHAPS_LOWER: "weak evidence for lower in",
+        OPEN: "no difference shown in",
+    }
+    parts = []
+    for kind, phrase in phrases.items():
+        metrics = [title(results, each["metric"]) for each in entries if verdict(results, each) == kind]
+        if metrics:
+            parts.append(f"{phrase} {listed(metrics)}")
+    words = "; ".join(parts)
+    return f"{words[:1].upper()}{words[1:]}."
 
 
-def cited(results: dict, entries: Sequence[dict]) -> str:
-    return listed([f"{title(results, each['metric'])} ({figures(results, each)})" for each in entries])
+def detail(results: dict, entry: dict) -> str:
+    """The figures behind one part of :func:`headline`, and what they mean."""
+    sentences = [f"{title(results, entry['metric'])}: {figures(results, entry)}."]
+    kind = verdict(results, entry)
+    none = "zero" if is_binary(results, entry["metric"]) else "one half"
+    if kind == OPEN:
+        sentences.append(f"The interval contains {none}: this run shows no difference.")
+    if kind in (PERHAPS_HIGHER, PERHAPS_LOWER):
+        sentences.append(
+            f"The interval excludes {none}, but one such among {count(results['families']['methods'], 'comparison')} "
+            f"is no surprise: p is {p_value(entry['p_holm'])} after correction."
+        )
+    return " ".join(sentences + disagreement(results, entry))
 
 
 def figures(results: dict, entry: dict) -> str:
@@ -114,12 +121,12 @@ def figures(results: dict, entry: dict) -> str:
         low, high = (fixed(100 * entry[f"difference_{end}"], 1) for end in ("low", "high"))
         other = entry.get("standard", entry.get("versus_mean"))
         return (
-            f"{percent(entry['mean'])} instead of {percent(other)}; difference {signed(100 * entry['difference'], 1)} "
-            f"points, 95 % interval {low} to {high}; {brief(up)} pairs up, {brief(down)} down, {brief(entry['ties'])} equal"
+            f"{percent(entry['mean'])} instead of {percent(other)}, {signed(100 * entry['difference'], 1)} points, "
+            f"{INTERVAL} {low} to {high}; {count(up, 'pair')} up, {brief(down)} down, {brief(entry['ties'])} equal"
         )
     low, high = fixed(100 * entry["wins_low"], 1), percent(entry["wins_high"])
     ties = f", {count(entry['ties'], 'tie')} counted half" if entry["ties"] else ""
-    return f"won {percent(entry['wins'])} of {count(entry['n'], 'pair')}{ties}; 95 % interval {low} to {high}"
+    return f"won {percent(entry['wins'])} of {count(entry['n'], 'pair')}{ties}, {INTERVAL} {low} to {high}"
 
 
 def disagreement(results: dict, entry: dict) -> list[str]:
@@ -133,8 +140,8 @@ def disagreement(results: dict, entry: dict) -> list[str]:
     )
     name = title(results, entry["metric"])
     if kind == OPEN and (low > 0 or high < 0):
-        return [f"The mean difference in {name} alone ({mean}) does exclude zero: few pairs with large differences."]
-    if kind in (HIGHER, PERHAPS_HIGHER) and low <= 0 or kind in (LOWER, PERHAPS_LOWER) and high >= 0:
+        return [f"The mean difference in {name} alone ({mean}) does exclude zero: it is in how much, not in how often."]
+    if (kind in (HIGHER, PERHAPS_HIGHER) and low <= 0) or (kind in (LOWER, PERHAPS_LOWER) and high >= 0):
         return [f"The mean difference in {name} ({mean}) does not exclude zero: how often is shown, how much is not."]
     return []
 
@@ -161,25 +168,25 @@ def limits(results: dict) -> list[str]:
     entries = results["methods"] + results["pairs"]
     metrics = list(dict.fromkeys(each["metric"] for each in results["standard"] + entries))
     sentences = [
-        f"The scores come from programs ({listed([title(results, metric) for metric in metrics])}): no person has compared "
-        "these pictures. Look at the pairs below, the losses too."
+        f"The scores come from programs ({listed([title(results, metric) for metric in metrics])}): no person has "
+        "compared these pictures. Look at the pairs below, the losses too."
     ]
     rates = [each for each in entries if not is_binary(results, each["metric"])]
     if rates:
         widest = max((each["wins_high"] - each["wins_low"]) / 2 for each in rates)
         sentences.append(
-            f"With {count(min(each['n'] for each in rates), 'pair')} an interval reaches up to {100 * widest:.1f} points to "
-            "either side: a smaller difference may exist and not be seen here. “No difference shown” is not “equal”."
+            f"With {count(min(each['n'] for each in rates), 'pair')} an interval reaches up to {100 * widest:.1f} "
+            "points to either side: a smaller difference may exist unseen. “No difference shown” is not “equal”."
         )
     if results["families"]["methods"] > 1:
         sentences.append(
-            f"{count(results['families']['methods'], 'comparison')} were made. The intervals are not corrected for that; "
-            "the p values are (Holm), over all of them."
+            f"{count(results['families']['methods'], 'comparison')} were made. The intervals are not corrected for "
+            "that; the p values are (Holm), over all of them."
         )
     if results["n"] > results["prompts"]:
         sentences.append(
-            f"{count(results['n'], 'pair')} come from {count(results['prompts'], 'prompt')}. The intervals take pairs as "
-            "independent; those of one prompt are related, so for new prompts they are somewhat too narrow."
+            f"{count(results['n'], 'pair')} come from {count(results['prompts'], 'prompt')}. The intervals take pairs "
+            "as independent; those of one prompt are related, so for new prompts they are somewhat too narrow."
         )
     methods = {each["method"] for each in results["methods"]}
     if methods and not any(method.startswith(CONTROL) for method in methods):

@@ -86,8 +86,9 @@ class Server:
 
 
 @contextmanager
-def serve(comfyui: Path, base: Path, arguments: list[str]) -> Iterator[Server]:
+def serve(comfyui: Path, base: Path, arguments: list[str], environment: dict | None = None) -> Iterator[Server]:
     """Start main.py with `base` as its base folder, wait until it answers, stop it at the end."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"} if environment is None else environment
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -97,9 +98,7 @@ def serve(comfyui: Path, base: Path, arguments: list[str]) -> Iterator[Server]:
     server = Server(f"http://127.0.0.1:{port}", base, base / "server.log")
     with (
         server.log_file.open("w") as log,
-        subprocess.Popen(
-            command, cwd=base, env={**os.environ, "HF_HUB_OFFLINE": "1"}, stdout=log, stderr=subprocess.STDOUT
-        ) as process,
+        subprocess.Popen(command, cwd=base, env=environment, stdout=log, stderr=subprocess.STDOUT) as process,
     ):
         try:
             _wait_until_up(server, process)

@@ -42,10 +42,25 @@ def input_error(error: Exception) -> tuple[str, str] | None:
     return ("refused", str(error)) if isinstance(error, InputError) else None
 
 
-def fuzz(kind: str, case: Case, folder: Path, refusal: Callable = input_error, cases: int = CASES) -> None:
-    """Try ``cases`` cases; fails with all that went wrong, each kind of failure once."""
-    work, around = folder / "around" / "work", folder / "around"
-    work.mkdir(parents=True)
+def fuzz(
+    kind: str,
+    case: Case,
+    folder: Path,
+    refusal: Callable = input_error,
+    cases: int = CASES,
+    room: str = "around/work",
+) -> None:
+    """Try ``cases`` cases; fails with all that went wrong, each kind of failure once.
+
+    Args:
+        kind: the row of the table.
+        case: (source of randomness, folder of the case) → (what is tried, a function that tries it).
+        folder: nothing may change in it, and nothing be written outside of it, ...
+        refusal: an error → (outcome, message) if it is an answer to wrong input, else None.
+        room: ... but in this folder below it, which is emptied after each case.
+    """
+    work, around = folder / room, (folder / room).parent
+    work.mkdir(parents=True, exist_ok=True)
     outcomes, slowest, failures, end = Counter(), 0.0, {}, time.monotonic() + SECONDS
     for number in range(cases):
         if time.monotonic() > end:
@@ -84,7 +99,10 @@ def _outcome(run: Callable[[], object], refusal: Callable) -> tuple[str, tuple[s
                 frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename
             ]
             last = places[-1]
-            return "failed", (f"{type(error).__name__} {last.filename}:{last.lineno}", _traceback(error))
+            return "failed", (
+                f"{type(error).__name__} {last.filename}:{last.lineno} {str(error)[:30]}",
+                _traceback(error),
+            )
         outcome, message = refused
         if outcome == "refused" and not is_readable(message):
             return "unreadable", (f"unreadable {message[-40:]!r}", f"{message[:1000]!a}\n{_traceback(error)}")

@@ -88,7 +88,7 @@ def autoencoder() -> AutoencoderKL:
 
 
 def unet() -> UNet2DConditionModel:
-    """The prompt enters through attention at a quarter of the latent's side and, pooled, with the timestep."""
+    """The prompt enters through attention at half of the latent's side and, pooled, with the timestep."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
@@ -96,12 +96,12 @@ def unet() -> UNet2DConditionModel:
         in_channels=4,
         out_channels=4,
         layers_per_block=1,
-        block_out_channels=(32, 64, 96),
-        down_block_types=("DownBlock2D", "DownBlock2D", "SimpleCrossAttnDownBlock2D"),
+        block_out_channels=(48, 96),
+        down_block_types=("DownBlock2D", "SimpleCrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        up_block_types=("SimpleCrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        up_block_types=("SimpleCrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH,
-        attention_head_dim=16,
+        attention_head_dim=24,
         addition_embed_type="text",
         addition_embed_type_num_heads=4,
         resnet_time_scale_shift="scale_shift",

@@ -110,7 +110,7 @@ def train_detector(vae, generator: torch.Generator, steps: int = 900) -> Detecto
     return detector.eval()
 
 
-def train_text_to_image(pipe, generator: torch.Generator, steps: int = 3000) -> None:
+def train_text_to_image(pipe, generator: torch.Generator, steps: int = 3600) -> None:
     """UNet and text encoder together, at all noise levels; what stays is their moving average."""
     tokens = {scene: pipe.tokenizer(scene.caption, padding="max_length").input_ids for scene in world.SCENES}
     unprompted = pipe.tokenizer("", padding="max_length").input_ids
@@ -131,7 +131,9 @@ def train_text_to_image(pipe, generator: torch.Generator, steps: int = 3000) -> 
         x = (alpha * latents + sigma * eps).contiguous(memory_format=torch.channels_last)
         velocity = alpha * eps - sigma * latents
         prompt_embeds = networks["text"](torch.tensor(ids)).last_hidden_state
-        loss = F.mse_loss(networks["unet"](x, t, prompt_embeds).sample, velocity)
+        with torch.autocast("cpu", torch.bfloat16):  # a quarter faster on two cores
+            predicted = networks["unet"](x, t, prompt_embeds).sample
+        loss = F.mse_loss(predicted.float(), velocity)
         descend(optimizer, loss, 1e-3, progress)
         with torch.no_grad():
             decay = min(0.998, progress * steps / (progress * steps + 20))

@@ -19,8 +19,6 @@ COLOURS = {  # RGB in 0..1
     "green": (0.15, 0.80, 0.20),
     "blue": (0.20, 0.30, 0.95),
     "yellow": (0.95, 0.85, 0.15),
-    "purple": (0.65, 0.20, 0.85),
-    "white": (0.95, 0.95, 0.95),
 }
 SHAPES = ("circle", "square", "triangle")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -64,7 +62,7 @@ class Scene:
         return cls(KINDS.index((colour, shape)), RELATIONS.index(relation), KINDS.index((other_colour, other_shape)))
 
 
-SCENES = tuple(  # all 1,224
+SCENES = tuple(  # all 528
     Scene(first, relation, second)
     for first, second in itertools.permutations(range(len(KINDS)), 2)
     for relation in range(len(RELATIONS))
@@ -77,9 +75,9 @@ def random_scenes(count: int, generator: torch.Generator) -> list[Scene]:
 
 
 def split_captions() -> tuple[list[str], list[str]]:
-    """All captions in two parts, always the same: 900 to collect, fit and choose with, 324 to report on."""
+    """All captions in two parts, always the same: 400 to collect, fit and choose with, 128 to report on."""
     captions = [SCENES[i].caption for i in torch.randperm(len(SCENES), generator=torch.Generator().manual_seed(0))]
-    return captions[:900], captions[900:]
+    return captions[:400], captions[400:]
 
 
 class Pictures(NamedTuple):

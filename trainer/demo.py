@@ -1,0 +1,89 @@
+"""``npnet demo``: the whole paper in the shapes world, collect → select → fit → apply → evaluate, on one page."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .options import option
+from .shapes import WEIGHTS
+
+THREADS = 2  # the last bits of a product depend on how many there are, and a fit on its last bits
+
+TITLE = "Golden noise in the shapes world"
+INTRODUCTION = [
+    "The whole method on a tiny text-to-image model of two coloured shapes: pairs of noises were collected and "
+    "selected, nets were fitted on them, and here is what their golden noise does to pictures of captions and seeds "
+    "that nothing was fitted or chosen on. inversion is the re-denoised noise itself, which nets learn to predict; "
+    "wrong-prompt is the control: the noise made for another caption.",
+    "Two settings were chosen on other captions: guidance 1, where the effect is strong, and guidance 5.5 with the "
+    "same ten steps, where it is weak. The score is a detector's log-likelihood of what the caption says; "
+    "captions-right is whether all of it is there and nothing else.",
+]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run the whole method on a tiny text-to-image model that comes with this package: no GPU, no download.
+
+    npnet demo --out demo
+    npnet demo --out demo-full --full
+    npnet demo --out demo-full --full --tables
+
+    The page is OUT/report.html. Stopped at any moment and started again with the same command it goes on where it was.
+    """
+
+    out: Path = option(Path("demo"), "the demo's folder")
+    full: bool = option(False, "three times the pairs and the training, and 1,024 pictures for each figure")
+    tables: bool = option(False, "the paper's tables in small, into OUT/tables.md; takes hours")
+    retrain: bool = option(False, "first train the tiny models anew, into OUT/weights, and use those")
+    seed: int = option(0, "of the fits and of the models that --retrain makes")
+
+
+def run(options: Options) -> None:
+    from .shapes import stages
+
+    torch.set_num_threads(THREADS)
+    options.out.mkdir(parents=True, exist_ok=True)
+    models = stages.load_world(retrained(options) if options.retrain else WEIGHTS)
+    scale = stages.FULL if options.full else stages.QUICK
+    dataset = stages.collect_pairs(models, options.out / "pairs", scale)
+    if options.tables:
+        from .shapes.tables import make_tables
+
+        tables = make_tables(models, dataset, scale, options.out / "tables", options.seed)
+        (options.out / "tables.md").write_text(tables, encoding="utf-8")
+        print(tables)
+        return
+    from .shapes.page import NETS, write_page
+
+    nets = {
+        name: stages.fit_net(dataset, options.out / f"fit-{name}", seed=options.seed, **changes)
+        for name, changes in NETS.items()
+    }
+    settings = list(models.settings().values())
+    about = {"command": command(options), "title": TITLE, "introduction": INTRODUCTION}
+    evaluation = stages.compare(models, nets, settings, options.out, scale, dataset=dataset, about=about)
+    write_page(options.out, models, nets, dataset, evaluation)
+
+
+def command(options: Options) -> str:
+    """What was typed."""
+    flags = [f"--{name}" for name in ("full", "retrain") if getattr(options, name)]
+    return shlex.join(["npnet", "demo", "--out", str(options.out), *flags, "--seed", str(options.seed)])
+
+
+def retrained(options: Options) -> Path:
+    """The folder of models that are trained now, or were in a run before; prints how well they do."""
+    from .shapes.assess import assess
+    from .shapes.train import retrain
+
+    folder, assessment = options.out / "weights", options.out / "weights" / "assessment.md"
+    if not assessment.exists():
+        retrain(folder, options.seed)
+        assessment.write_text(assess(folder), encoding="utf-8")
+    print(assessment.read_text(encoding="utf-8"))
+    return folder

@@ -1,0 +1,119 @@
+"""The demo's page: the report of its evaluation, and between, what the nets learnt and what they do to the noise."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from npnet_core.golden import golden_noise
+from npnet_core.model import NPNet
+from npnet_core.npd import NPDReader
+
+from .. import bases, markdown
+from ..curve import learning_curve
+from ..evaluate import Evaluation
+from ..history import read_history
+from ..images import read_images
+from ..page import Html, Section, figure, paragraph, table
+from ..report import write_report
+from ..results import summarise
+from .stages import RECIPE, World
+
+# name: what is changed in :func:`trainer.shapes.stages.fit_net`
+NETS: dict[str, dict] = {"npnet": {}, "npnet-unselected": {"scorer": "none"}}
+SHOWN = 6  # pairs whose noise is shown: the first, not the best
+ENLARGED = 3  # the change, so that it can be seen beside the noise
+
+
+def write_page(out: Path, models: World, nets: Mapping[str, NPNet], dataset: Path, evaluation: Evaluation) -> None:
+    """OUT/report.html, report.md and results.json, from an evaluation whose folder is OUT too."""
+    results = summarise(evaluation.rows, evaluation.about)
+    write_report(
+        out,
+        results,
+        [about_fits(dataset, nets), learning_curves(out, nets), noise_pictures(out, models, nets, results)],
+    )
+
+
+def about_fits(dataset: Path, nets: Mapping[str, NPNet]) -> Section:
+    """Pairs, selection and fit of every net."""
+    reader = NPDReader(dataset)
+    words = (
+        f"{len(reader):,} pairs of noises were made for {len(reader.prompts)} captions, none of which is reported "
+        f"here: re-denoised at guidance {RECIPE.cfg:g} down and {RECIPE.inversion_cfg:g} back between the first two of "
+        f"{RECIPE.schedule.steps} DDIM steps. Both noises of a pair became pictures, both pictures were scored, and a "
+        "pair was kept if its target's picture scored higher. Unselected nets saw all pairs. "
+        "Explained is the share of the target's change that a net predicts for captions it never saw: 0 is no better "
+        "than leaving the noise alone. Prompt dependence is how much of the net's own change another caption would "
+        "alter."
+    )
+    rows = []
+    for name, npnet in nets.items():
+        selection, validation, training = figures_of(npnet)
+        rows.append(
+            [
+                name,
+                f"{sum(parameter.numel() for parameter in npnet.parameters()):,}",
+                f"{selection['kept']:,}",
+                f"{training['steps']:,}",
+                f"{validation['validation_explained']:.1%}",
+                f"{validation['prompt_dependence']:.2f}",
+            ]
+        )
+    head = ["net", "parameters", "pairs kept", "steps", "explained", "prompt dependence"]
+    return Section(
+        "Where the nets come from", paragraph(words) + table(head, rows), f"{words}\n\n{markdown.table(head, rows)}"
+    )
+
+
+def figures_of(npnet: NPNet) -> tuple[dict, dict, dict]:
+    """Selection, validation and training, as ``npnet fit`` wrote them into the net's file."""
+    return tuple(json.loads(npnet.metadata[f"npnet.{key}"]) for key in ("selection", "validation", "training"))
+
+
+def learning_curves(out: Path, nets: Mapping[str, NPNet]) -> Section:
+    """One picture per fit."""
+    drawn = {name: learning_curve(read_history(out / f"fit-{name}" / "log.jsonl")) for name in nets}
+    return Section("What they learnt", "".join(figure(svg, name, "chart") for name, svg in drawn.items()))
+
+
+def noise_pictures(out: Path, models: World, nets: Mapping[str, NPNet], results: dict) -> Section:
+    """Noise, golden noise, their difference and both pictures: the first pairs at the strong setting, for each net."""
+    setting = models.settings()["strong"]
+    items = [item for item in results["items"] if item["setting"] == setting.name][:SHOWN]
+    prompts = bases.encode(models.base, [item["prompt"] for item in items])
+    noise = bases.initial_noise(models.base, [item["seed"] for item in items], setting.height, setting.width)
+    words = (
+        f"The first {len(items)} pairs, not the best. Of four latent channels the first three are shown as red, green "
+        f"and blue; the change is enlarged {ENLARGED} times. Pictures are of guidance {setting.cfg:g}."
+    )
+    head, parts = ["caption, seed", "noise", "golden noise", "change", "standard picture", "golden picture"], []
+    for name, npnet in nets.items():
+        golden, rows = golden_noise(npnet, noise, prompts.prompt_embeds), []
+        for item, before, after in zip(items, noise, golden, strict=True):
+            pictures = read_images([out / item["images"][method] for method in ("standard", name)])
+            cells = [noise_rgb(before), noise_rgb(after), noise_rgb(ENLARGED * (after - before)), *pictures]
+            rows.append([f"{item['prompt']}, {item['seed']}", *map(pixelated, cells)])
+        parts.append(table(head, rows, name))
+    return Section("What they do to the noise", paragraph(words) + "".join(parts))
+
+
+def noise_rgb(noise: Tensor) -> Tensor:
+    """[C ≥ 3, h, w] of unit variance → [h, w, 3] in 0..1; three standard deviations span the range."""
+    return (noise[:3] / 6 + 0.5).clamp(0, 1).movedim(0, 2)
+
+
+def pixelated(image: Tensor, pixels: int = 80) -> Html:
+    """[H, W, 3] in 0..1 as an <img> whose pixels are enlarged without smoothing."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray((image * 255).round().to(torch.uint8).numpy()).save(content, "PNG")
+    data = base64.b64encode(content.getvalue()).decode()
+    return Html(f'<img class="pixels" src="data:image/png;base64,{data}" height="{pixels}" alt="">')

@@ -1,0 +1,134 @@
+"""The paper's three stages in the shapes world, as the demo and its tables run them: collect, fit, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from npnet_core.checkpoint import load_npnet
+from npnet_core.model import NPNet
+
+from .. import bases, collect, fit
+from ..bases import Base, Schedule
+from ..evaluate import Evaluation, evaluate
+from ..methods import Redenoising
+from ..processes import joined
+from ..prompts import PromptRow
+from ..settings import Setting
+from . import WEIGHTS, world
+from .scorer import ShapesScorer, load_scorers
+
+RECIPE = collect.Recipe(Schedule("ddim", 10), cfg=5.5, inversion_cfg=1.0)  # the paper's for SDXL
+COLLECTED_SEEDS = range(0, 1025)  # the paper's, too
+REPORTED_SEEDS = range(2_000_000, 3_000_000)  # of pictures that are reported
+PREFERENCE = "shapes"  # the scorer that selects
+
+EPOCHS = 15  # longer, and it forgets captions that it was not shown: seen on held-out captions of 2,000 pairs
+
+# The paper's architecture at a size that fits: 16x16 latents, a Swin of two stages over 32x32.
+SMALL_SWIN = {"swin_size": 32, "swin_dim": 48, "swin_depths": (2, 2), "swin_heads": (2, 4), "swin_window": 4}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything.
+
+    Args:
+        captions, seeds: captions that pairs are collected for, at most the 400 that are not reported; seeds for each.
+        reported_captions, reported_seeds: captions that are reported, at most 128; seeds for each.
+    """
+
+    captions: int
+    seeds: int
+    reported_captions: int
+    reported_seeds: int
+
+
+QUICK = Scale(400, 5, 100, 3)
+FULL = Scale(400, 15, 128, 8)
+
+
+@dataclass(frozen=True)
+class World:
+    """The models of one demo."""
+
+    base: Base
+    scorers: tuple[ShapesScorer, ShapesScorer]
+
+    def settings(self, height: int = world.SIZE[0], width: int = world.SIZE[1]) -> dict[str, Setting]:
+        """Where the effect is strong, and where it is weak. Chosen on captions that are not reported."""
+        return {
+            "strong": Setting(RECIPE.schedule, 1.0, height, width),
+            "weak": Setting(RECIPE.schedule, RECIPE.cfg, height, width),
+        }
+
+
+def load_world(folder: Path = WEIGHTS) -> World:
+    """The models in a folder that :func:`trainer.shapes.train.retrain` wrote; the shipped ones by default."""
+    return World(bases.load_base(folder / "base"), load_scorers(folder / "detector.safetensors"))
+
+
+def collect_pairs(
+    models: World, folder: Path, scale: Scale, *, recipe: collect.Recipe = RECIPE, batch: int = 50
+) -> Path:
+    """Stage I: pairs with scores, for captions that are not reported. Returns the dataset's folder."""
+    captions = world.split_captions()[0][: scale.captions]
+    shape = bases.latent_shape(models.base, recipe.height, recipe.width)
+    keys = collect.pair_keys(captions, COLLECTED_SEEDS, scale.seeds, shape)
+    preference = models.scorers[:1]
+    settings = collect.manifest(models.base, recipe, [scorer.kind for scorer in preference])
+    with collect.open_dataset(folder, settings, worker="demo") as writer:
+        collect.collect(models.base, preference, recipe, keys, writer, batch=batch)
+    return folder
+
+
+def fit_net(dataset: Path, out: Path, *, seed: int, scorer: str = PREFERENCE, margin: float = 0.0, **changes) -> NPNet:
+    """Stage II: the paper's architecture at small size, or as ``changes``, fields of fit.Options, say."""
+    options = fit.Options(
+        dataset=dataset,
+        out=out,
+        scorer=(scorer,),
+        margin=(margin,),
+        lr=1e-3,
+        schedule="cosine",
+        warmup=20,
+        epochs=EPOCHS,
+        seed=seed,
+        device="cpu",
+        **SMALL_SWIN | changes,
+    )
+    with joined("cpu") as process:
+        fit.fit_npnet(options, process)
+    return load_npnet(out / "npnet.safetensors")
+
+
+def compare(
+    models: World,
+    nets: Mapping[str, NPNet],
+    settings: Sequence[Setting],
+    out: Path,
+    scale: Scale,
+    *,
+    methods: Sequence[str] = ("standard", "inversion", "npnet", "wrong-prompt"),
+    seeds: range = REPORTED_SEEDS,
+    dataset: Path | None = None,
+    about: Mapping[str, object] | None = None,
+) -> Evaluation:
+    """Stage III: everything against standard, on captions that nothing was fitted or chosen on."""
+    _, captions = world.split_captions()
+    return evaluate(
+        models.base,
+        nets,
+        models.scorers,
+        [PromptRow(caption) for caption in captions[: scale.reported_captions]],
+        settings=settings,
+        out=out,
+        methods=methods,
+        seeds=seeds,
+        seeds_per_prompt=scale.reported_seeds,
+        redenoising=Redenoising(RECIPE.cfg, RECIPE.inversion_cfg),
+        batch=50,
+        dataset=dataset,
+        about=about,
+    )

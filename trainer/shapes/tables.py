@@ -1,0 +1,110 @@
+"""The paper's tables in small: ablations, selection, number of pairs, guidance, seeds, samplers, and another size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from npnet_core.model import NPNet
+from npnet_core.npd import NPDReader
+
+from ..bases import SAMPLERS, Schedule
+from ..results import summarise
+from ..settings import Setting
+from . import world
+from .page import figures_of
+from .stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, World, compare, fit_net
+
+SEVEN = list(SAMPLERS)[:7]  # table 10's
+GUIDANCE = (1.0, 3.0, 5.5, 7.0)  # table 11
+MARGINS = (2.0, 4.0, 8.0)  # table 9, in units of the log-likelihood
+FEWER = (1500, 3000)  # pairs kept, table 15
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A net that is fitted differently.
+
+    Args:
+        table: the paper's table that asks for it.
+        fit: what to change in :func:`trainer.shapes.stages.fit_net`.
+    """
+
+    name: str
+    table: str
+    fit: dict
+
+
+VARIANTS = (
+    Variant("full", "4, 9, 14, 15", {}),
+    Variant("without-singular-values", "4", {"without": ("svd",)}),
+    Variant("without-residual", "4", {"without": ("residual",)}),
+    Variant("without-text-term", "14", {"without": ("text",)}),
+    Variant("without-selection", "4", {"scorer": "none"}),
+    *(Variant(f"margin-{margin:g}", "9", {"margin": margin}) for margin in MARGINS),
+    *(Variant(f"{count}-pairs", "15", {"limit": count}) for count in FEWER),
+)
+
+
+def make_tables(models: World, dataset: Path, scale: Scale, out: Path, seed: int) -> str:
+    """Fit, sample and compare everything; Markdown. What is in ``out`` already is not made again."""
+    nets = {
+        variant.name: fit_net(dataset, out / f"fit-{variant.name}", seed=seed, **variant.fit) for variant in VARIANTS
+    }
+    full, settings = {"npnet": nets["full"]}, list(models.settings().values())
+
+    def rows(name: str, nets: Mapping[str, NPNet], settings: Sequence[Setting], *methods: str, **changes) -> list[dict]:
+        evaluation = compare(models, nets, settings, out / f"compare-{name}", scale, methods=methods, **changes)
+        return summarise(evaluation.rows, evaluation.about)["methods"]
+
+    wide = list(models.settings(*world.WIDE).values())
+    samplers = [Setting(Schedule(sampler, 10), 1.0, *world.SIZE) for sampler in SEVEN]
+    guidance = [Setting(RECIPE.schedule, cfg, *world.SIZE) for cfg in GUIDANCE]
+    parts = [
+        ("Ablations, selection and number of pairs (tables 4, 9, 14 and 15)", about_fits(dataset, nets)),
+        ("", render(rows("nets", nets, settings, "inversion", "npnet"))),
+        ("Guidance (table 11)", render(rows("guidance", full, guidance, "inversion", "npnet"))),
+        ("Samplers (table 10), at guidance 1", render(rows("samplers", full, samplers, "inversion", "npnet"))),
+        (
+            "Seeds that pairs were made of (table 16); other seeds above",
+            render(rows("seeds", full, settings, "inversion", "npnet", seeds=COLLECTED_SEEDS)),
+        ),
+        (
+            f"{world.WIDE[1]}x{world.WIDE[0]} pixels, where the net's view is transported noise",
+            render(rows("wide", full, wide, "inversion", "npnet", "wrong-prompt")),
+        ),
+    ]
+    return "\n".join(f"## {title}\n\n{table}\n" if title else f"{table}\n" for title, table in parts)
+
+
+def about_fits(dataset: Path, nets: Mapping[str, NPNet]) -> str:
+    """What each net was fitted on and how much of the change it explains for prompts it never saw."""
+    pairs = len(NPDReader(dataset))
+    lines = ["| net | pairs | dropped | steps | explains, held-out prompts | prompt dependence |", "|---" * 6 + "|"]
+    for name, npnet in nets.items():
+        selection, validation, training = figures_of(npnet)
+        lines.append(
+            f"| {name} | {selection['trained_on']} | {1 - selection['kept'] / pairs:.1%} | {training['steps']} "
+            f"| {validation['validation_explained']:.1%} | {validation['prompt_dependence']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def render(rows: Sequence[dict]) -> str:
+    """One line per setting and method: wins and difference of the preference, and the share of captions fully right."""
+    right = {(row["setting"], row["method"]): row for row in rows if row["metric"] == "captions-right"}
+    lines = [
+        "| setting | noise | N | wins [95 %] | difference [95 %] | captions right (standard) |",
+        "|---" * 6 + "|",
+    ]
+    for row in rows:
+        if row["metric"] == PREFERENCE and row["method"] != "standard":
+            shares = right[row["setting"], row["method"]]
+            lines.append(
+                f"| {row['setting']} | {row['method']} | {row['n']} "
+                f"| {row['wins']:.3f} [{row['wins_low']:.3f}, {row['wins_high']:.3f}] "
+                f"| {row['difference']:+.2f} [{row['difference_low']:+.2f}, {row['difference_high']:+.2f}] "
+                f"| {shares['mean']:.3f} ({shares['standard']:.3f}) |"
+            )
+    return "\n".join(lines)
