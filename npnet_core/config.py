@@ -44,7 +44,7 @@ class Config:
     prompt_dim: int = 2048
 
     def check_counts(self, *names: str) -> None:
-        """Raise InputError unless these fields, and all fields of this class, are whole numbers, 1 to :data:`LARGEST`."""
+        """Raise InputError unless these fields, and all of this class, are whole numbers, 1 to :data:`LARGEST`."""
         for name in ("channels", "resolution", "prompt_tokens", "prompt_dim", *names):
             value = getattr(self, name)
             for count in value if isinstance(value, tuple) else (value,):
