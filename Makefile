@@ -27,8 +27,10 @@ $(VENV)/ready: pyproject.toml $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.
 	$(BIN)/python -m pip uninstall --quiet --yes torchaudio
 	touch $@
 
+# two files at a time, a thread each: numbers are the same however many files run beside each other
+test: export OMP_NUM_THREADS = 1
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-long: $(VENV)/ready
 	$(BIN)/python -m pytest -m long

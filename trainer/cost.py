@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 
 STAGES = ("noise_seconds", "sample_seconds", "decode_seconds")
-MEMORY_NOTE = "Peak memory is that of a GPU; on this device PyTorch does not count it."
 
 
 class Stopwatch:

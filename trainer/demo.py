@@ -39,7 +39,7 @@ class Options:
     out: Path = option(Path("demo"), "the demo's folder")
     full: bool = option(False, "three times the pairs and the training, and 1,024 pictures for each figure")
     tables: bool = option(False, "the paper's tables in small, into OUT/tables.md; takes hours")
-    retrain: bool = option(False, "first train the tiny models anew, into OUT/weights, and use those")
+    retrain: bool = option(False, "first train the tiny models anew, into OUT/weights-SEED, and use those")
     seed: int = option(0, "of the fits and of the models that --retrain makes")
 
 
@@ -81,7 +81,8 @@ def retrained(options: Options) -> Path:
     from .shapes.assess import assess
     from .shapes.train import retrain
 
-    folder, assessment = options.out / "weights", options.out / "weights" / "assessment.md"
+    folder = options.out / f"weights-{options.seed}"
+    assessment = folder / "assessment.md"
     if not assessment.exists():
         retrain(folder, options.seed)
         assessment.write_text(assess(folder), encoding="utf-8")

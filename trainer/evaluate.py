@@ -67,6 +67,7 @@ SEEDS = range(1025, 65536)  # none that collecting draws, if nothing else is ask
 METHODS = ("standard", "npnet", "wrong-prompt")
 FACTORS = {"hpsv2": 100, "hpsv2.1": 100, "imagereward": 100, "clipscore": 100}  # as the paper prints them
 PACKAGES = ("npnet-golden-noise", "torch", "diffusers", "transformers")
+ENDS = 1 << 20  # bytes of the beginning and the end of a file that tell it apart
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,8 @@ def run(options: Options) -> int:
     save_config(dataclasses.replace(options, size=sizes, worker=None), options.out / "evaluate.toml")
     code = 1 if missing or evaluation.missing else 0
     if evaluation.unscored:
-        log.info("%d scores are left to other workers: the last one writes the report.", evaluation.unscored)
+        words = "%d scores are left to other workers: the last one writes the report. If all have ended, start again."
+        log.info(words, evaluation.unscored)
         return code
     if not evaluation.rows:
         log.info("The images are in %s; without scores there is no report.", options.out / "images")
@@ -216,7 +218,8 @@ def run(options: Options) -> int:
         "missing": missing + evaluation.about["missing"],
     }
     if inception is not None:
-        about["fid"] = fid_of(evaluation.rows, options.out, inception.to(base.device), reference, base.device)
+        with resting(base, npnets.values()):
+            about["fid"] = fid_of(evaluation.rows, options.out, inception.to(base.device), reference, base.device)
         about["fid_reference"] = f"{options.fid.name}, {len(reference)} pictures"
 
     from .report import write_report
@@ -240,7 +243,7 @@ def name_npnets(files: Sequence[str]) -> dict[str, Path]:
             name, path = Path(each).stem, each
         if name in named:
             raise InputError(f"Two nets are named {name}: name them apart, --npnet one={named[name]} two={path}.")
-        if not name or name != Path(name).name or "\\" in name or not name.isprintable():
+        if not name or name in (".", "..") or name != Path(name).name or "\\" in name or not name.isprintable():
             raise InputError(f"The net's name {name!r} cannot be a folder's name: use letters, digits, dots, - and _.")
         named[name] = Path(path)
     return named
@@ -326,7 +329,7 @@ def evaluate(
     check_methods(chosen, base, settings, redenoising)
     draws = draw(prompts, seeds, seeds_per_prompt)
     shots = every_shot(draws, settings, chosen)
-    claim(out, worker, facts(base, npnets, scorers, chosen, redenoising, repaint_rounds))
+    claim(out, worker, facts(base, scorers, chosen, redenoising, repaint_rounds))
     number = {row.prompt: i for i, row in enumerate(prompts)}
     mine = [each for each in draws if number[each.prompt] % worker[1] == worker[0]]
     scores, cost = (out / f"{name}{suffix(worker)}.jsonl" for name in ("scores", "cost"))
@@ -427,7 +430,6 @@ def about_metric(kind: str) -> dict:
 
 def facts(
     base: Base,
-    npnets: Mapping[str, NPNet],
     scorers: Sequence[Scorer | LaterScorer],
     methods: Sequence[Method],
     redenoising: Redenoising,
@@ -439,18 +441,23 @@ def facts(
     return {
         "base model": bases.fingerprint(base)[:16],
         "precision": str(base.dtype).removeprefix("torch."),
-        **{f"net {name}": weight_hash(npnet)[:16] for name, npnet in npnets.items()},
+        **{f"net {method.name}": method.weights[:16] for method in methods if method.npnet and not method.wrong_prompt},
         **({"inversion": str(redenoising)} if "inversion" in names else {}),
         **({"repaint rounds": str(repaint_rounds)} if "repaint" in names else {}),
-        **{f"weights of {each.kind}": str(each.path.resolve()) for each in scorers if isinstance(each, LaterScorer)},
+        **{f"weights of {each.kind}": file_hash(each.path)[:16] for each in scorers if isinstance(each, LaterScorer)},
     }
 
 
-def weight_hash(npnet: NPNet) -> str:
-    """SHA-256 of a net's config and weights."""
-    digest = hashlib.sha256(json.dumps(npnet.config.to_dict(), sort_keys=True).encode())
-    for value in npnet.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+def file_hash(path: Path) -> str:
+    """SHA-256 over size, beginning and end of a file, or of all files in a folder: enough to tell weights apart."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
+        size = file.stat().st_size
+        digest.update(str(size).encode())
+        with file.open("rb") as content:
+            digest.update(content.read(ENDS))
+            content.seek(max(0, size - ENDS))
+            digest.update(content.read())
     return digest.hexdigest()
 
 

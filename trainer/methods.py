@@ -6,6 +6,8 @@ to do with the prompt at all.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +73,7 @@ class Method:
         start: what it does to the noise.
         wrong_prompt: whether ``start`` is told another prompt than the image is made of.
         npnet: the net that it uses, if it does.
+        weights: that net's :func:`weight_hash`.
     """
 
     name: str
@@ -78,6 +81,15 @@ class Method:
     start: Start
     wrong_prompt: bool = False
     npnet: NPNet | None = None
+    weights: str | None = None
+
+
+def weight_hash(npnet: NPNet) -> str:
+    """SHA-256 of a net's config and weights."""
+    digest = hashlib.sha256(json.dumps(npnet.config.to_dict(), sort_keys=True).encode())
+    for value in npnet.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def standard(base: Base, prompts: Prompts, noise: Tensor, setting: Setting) -> Tensor:
@@ -165,10 +177,10 @@ def choose_methods(
             )
         )
     for name, npnet in npnets.items() if "npnet" in names else ():
-        start = partial(golden, npnet=npnet)
-        methods.append(Method(name, f"Golden noise of the net {name}.", start, npnet=npnet))
+        start, weights = partial(golden, npnet=npnet), weight_hash(npnet)
+        methods.append(Method(name, f"Golden noise of the net {name}.", start, False, npnet, weights))
         text = f"Control: golden noise of the net {name} for another prompt of the set."
-        controls.append(Method(f"{WRONG}{name}", text, start, True, npnet))
+        controls.append(Method(f"{WRONG}{name}", text, start, True, npnet, weights))
     if not methods:
         raise InputError("There is nothing to compare standard with: add npnet, inversion or repaint to --methods.")
     return [

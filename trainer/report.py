@@ -243,6 +243,11 @@ def scores(results: dict) -> Section:
     if results["binary"]:
         names = ", ".join(verdicts.title(results, metric) for metric in results["binary"])
         notes.append(f"{names} is 0 or 1 for a picture: the share, and under it the difference in points.")
+    if fid:
+        notes.append(
+            f"FID is against {results['about'].get('fid_reference', 'a folder of pictures')}; with few images it is "
+            "too high, so compare it within this table only."
+        )
     if "mps" in metrics:
         notes.append("MPS compares: the softmax of a pair's two scores, so standard has none of its own.")
     return titled(parts, "Scores", " ".join(notes))
@@ -314,7 +319,7 @@ def win_rates(results: dict) -> Section | None:
         "below, pale is weak evidence, and where grey stands the interval contains no difference. Charts of one kind "
         "have the same axis."
     )
-    return titled(parts, "Winning rates in the other metrics", note) if parts else None
+    return titled(parts, "Other metrics", note) if parts else None
 
 
 def scatters(results: dict) -> Section | None:
@@ -499,7 +504,8 @@ def cost(results: dict) -> Section | None:
         places = decimals(min(row["seconds"] for row in here) / 10)
         lines = []
         for row in here:
-            base = [each["seconds"] for each in here if (each["method"], each["device"]) == (STANDARD, row["device"])]
+            alike = (STANDARD, row["device"], row["batch"])
+            base = [each["seconds"] for each in here if (each["method"], each["device"], each["batch"]) == alike]
             extra = signed(100 * (row["seconds"] / base[0] - 1), 1) if base and row["method"] != STANDARD else "–"
             stages = [fixed(row[f"{stage}_seconds"], places) for stage in ("noise", "sample", "decode")]
             peak = "–" if row["peak_bytes"] is None else fixed(row["peak_bytes"] / 1e9, 2)
@@ -508,7 +514,7 @@ def cost(results: dict) -> Section | None:
         head = ["method", "seconds per image", "more, %", "of these noise", "sampling", "decoding", "peak GB", "batch"]
         parts.append((verdicts.setting_title(results, setting), *both(head, lines)))
     devices = ", ".join(in_order((), (row["device"] for row in rows)))
-    note = f"Medians over the batches of this run on {devices}; peak memory is that of a whole batch on a GPU."
+    note = f"Medians over the batches in this folder, on {devices}; peak memory is that of a whole batch on a GPU."
     return titled(parts, "Cost", note)
 
 

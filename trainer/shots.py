@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -71,6 +73,9 @@ class Shot:
     def about(self) -> dict:
         """What is written into the PNG."""
         about = {"prompt": self.draw.prompt, "seed": self.draw.seed, "method": self.method.name}
+        about |= {"noise": self.method.description}
+        if self.method.weights is not None:
+            about["net_sha256"] = self.method.weights
         if self.method.wrong_prompt:
             about["noise_prompt"] = self.draw.other
         return about | self.setting.to_dict()
@@ -80,7 +85,8 @@ def draw(prompts: Sequence[PromptRow], seeds: range, per_prompt: int) -> list[Dr
     """Every prompt with each of its seeds: all prompts with their first, then all with their second, and so on, so that
     asking for more seeds adds to the end.
 
-    Controls are told the next prompt of the set, the last one the first: a fixed derangement.
+    Controls are told the prompt that stands half a set further on, counted in a circle: neighbours in a set often are
+    of one category and much alike.
 
     Raises:
         InputError: for no prompt, one twice, or more seeds than there are.
@@ -93,7 +99,8 @@ def draw(prompts: Sequence[PromptRow], seeds: range, per_prompt: int) -> list[Dr
         raise InputError(f"The prompt {twice!r} came twice: give each once, and more seeds.")
     if not 1 <= per_prompt <= len(seeds):
         raise InputError(f"{per_prompt} seeds per prompt were asked for of {len(seeds)}: ask for 1 or more of those.")
-    others = [*texts[1:], texts[0] if len(texts) > 1 else ""]
+    half = len(texts) // 2
+    others = [*texts[half:], *texts[:half]] if half else [""]
     drawn = [draw_seeds(text, seeds, per_prompt) for text in texts]
     return [
         Draw(row.prompt, row.category, mine[k], other)
@@ -118,7 +125,7 @@ def batches(
 ) -> list[list[Shot]]:
     """All shots, ``size`` draws of one setting and method at a time; those of the same draws follow each other.
 
-    Settings, methods and draws that come later leave the batches before them as they were.
+    Settings, methods and draws that come later leave whole batches as they were.
     """
     chunks = [draws[i : i + size] for i in range(0, len(draws), size)]
     return [
@@ -153,7 +160,9 @@ def make_images(
     ]
     total = len(draws) * len(settings) * len(methods)
     missing = sum(map(len, work))
-    nets = {id(method.npnet): weight_bytes(method.npnet) for method in methods if method.npnet is not None}
+    there = [method.npnet for method in methods if method.npnet is not None]
+    nets = {id(npnet): weight_bytes(npnet) for npnet in there if next(npnet.parameters()).device == base.device}
+    about = {"base_model": base.source}
     warm, uncond, pending = set(), None, deque()
     with (
         ThreadPoolExecutor(THREADS) as writers,
@@ -174,7 +183,7 @@ def make_images(
                 images, measured = make_batch(base, these, prompts, noise_prompts, setting, method)
                 for shot, image in zip(chunk, images, strict=True):
                     if not (out / shot.image).exists():
-                        pending.append(writers.submit(write_image, out / shot.image, image, shot.about()))
+                        pending.append(writers.submit(write_image, out / shot.image, image, about | shot.about()))
                 while len(pending) > 2 * batch:
                     pending.popleft().result()
                 if cost is not None:
@@ -227,8 +236,6 @@ def make_batch(
 
 def device_name(base: Base) -> str:
     """As people know it, with the network's precision."""
-    import torch
-
     device = base.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return f"{name}, {str(base.dtype).removeprefix('torch.')}"
@@ -257,6 +264,12 @@ def score_images(
     with tqdm(total=total, initial=total - left, desc=scorer.kind, unit="image", smoothing=0.1) as progress:
         for chunk, images in zip(missing, _read_ahead(out, missing), strict=True):
             values = scorer.score(images, [shot.draw.prompt for shot in chunk]).tolist()
+            for shot, value in zip(chunk, values, strict=True):
+                if not math.isfinite(value):
+                    raise InputError(
+                        f"{scorer.kind} scores {out / shot.image} with {value}: look at that image, and at the weights "
+                        "of that preference model."
+                    )
             new = [
                 shot.row(scorer.kind, value)
                 for shot, value in zip(chunk, values, strict=True)

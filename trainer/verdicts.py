@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .numerals import THIN, brief, count, decimals, fixed, listed, p_value, percent, signed
+from .numerals import THIN, brief, count, decimals, fixed, interval, listed, p_value, percent, signed
 from .results import STANDARD
 
 HIGHER, LOWER = "higher", "lower"
@@ -62,7 +62,7 @@ def digits(results: dict, metric: str) -> int:
         return 1
     entries = [each for each in results["methods"] + results["pairs"] if each["metric"] == metric]
     halves = [(each["difference_high"] - each["difference_low"]) / 2 * factor(results, metric) for each in entries]
-    return decimals(min(filter(None, halves), default=0))
+    return max(1, decimals(min(filter(None, halves), default=0)))
 
 
 def setting_title(results: dict, setting: str) -> str:
@@ -100,15 +100,14 @@ def headline(results: dict, entries: Sequence[dict], versus: str = STANDARD) -> 
 
 def detail(results: dict, entry: dict) -> str:
     """The figures behind one part of :func:`headline`, and what they mean."""
-    sentences = [f"{title(results, entry['metric'])}: {figures(results, entry)}."]
     kind = verdict(results, entry)
     none = "zero" if is_binary(results, entry["metric"]) else "one half"
-    if kind == OPEN:
-        sentences.append(f"The interval contains {none}: this run shows no difference.")
+    contains = f", which contains {none}" if kind == OPEN else ""
+    sentences = [f"{title(results, entry['metric'])}: {figures(results, entry)}{contains}."]
     if kind in (PERHAPS_HIGHER, PERHAPS_LOWER):
         sentences.append(
-            f"The interval excludes {none}, but one such among {count(results['families']['methods'], 'comparison')} "
-            f"is no surprise: p is {p_value(entry['p_holm'])} after correction."
+            f"That excludes {none}, but one such among {count(results['families']['methods'], 'comparison')} is no "
+            f"surprise: p is {p_value(entry['p_holm'])} after correction."
         )
     return " ".join(sentences + disagreement(results, entry))
 
@@ -121,8 +120,8 @@ def figures(results: dict, entry: dict) -> str:
         low, high = (fixed(100 * entry[f"difference_{end}"], 1) for end in ("low", "high"))
         other = entry.get("standard", entry.get("versus_mean"))
         return (
-            f"{percent(entry['mean'])} instead of {percent(other)}, {signed(100 * entry['difference'], 1)} points, "
-            f"{INTERVAL} {low} to {high}; {count(up, 'pair')} up, {brief(down)} down, {brief(entry['ties'])} equal"
+            f"{percent(entry['mean'])} instead of {percent(other)} ({count(up, 'pair')} up, {brief(down)} down, "
+            f"{brief(entry['ties'])} equal), {signed(100 * entry['difference'], 1)} points, {INTERVAL} {low} to {high}"
         )
     low, high = fixed(100 * entry["wins_low"], 1), percent(entry["wins_high"])
     ties = f", {count(entry['ties'], 'tie')} counted half" if entry["ties"] else ""
@@ -135,29 +134,28 @@ def disagreement(results: dict, entry: dict) -> list[str]:
         return []
     low, high, kind = entry["difference_low"], entry["difference_high"], verdict(results, entry)
     scale, places = factor(results, entry["metric"]), digits(results, entry["metric"])
-    mean = (
-        f"{signed(scale * entry['difference'], places)}, {fixed(scale * low, places)} to {fixed(scale * high, places)}"
-    )
-    name = title(results, entry["metric"])
+    mean = f"The mean difference, {signed(scale * entry['difference'], places)} {interval(low, high, places, scale)},"
     if kind == OPEN and (low > 0 or high < 0):
-        return [f"The mean difference in {name} alone ({mean}) does exclude zero: it is in how much, not in how often."]
+        return [f"{mean} does exclude zero."]
     if (kind in (HIGHER, PERHAPS_HIGHER) and low <= 0) or (kind in (LOWER, PERHAPS_LOWER) and high >= 0):
-        return [f"The mean difference in {name} ({mean}) does not exclude zero: how often is shown, how much is not."]
+        return [f"{mean} does not exclude zero: how often is shown, by how much is not."]
     return []
 
 
 def on_control(results: dict, control: dict, own: dict) -> str:
     """What a control says of its method, both compared with standard in one metric."""
-    name = own["method"]
-    if verdict(results, own) != HIGHER:
+    name, found = own["method"], verdict(results, own)
+    if found == PERHAPS_HIGHER:
+        return f"The gain of {name} itself is too uncertain for the control to say much."
+    if found != HIGHER:
         return f"{name} itself shows no gain here that the control could explain."
     return {
         LOWER: f"With another prompt's noise the gain of {name} turns into a loss: it depends on the prompt.",
-        OPEN: f"With another prompt's noise no gain is shown: that of {name} seems to depend on the prompt.",
-    }.get(
-        verdict(results, control),
-        f"Another prompt's noise gains too: part of the gain of {name} has nothing to do with the prompt.",
-    )
+        PERHAPS_LOWER: f"With another prompt's noise it is perhaps a loss: the gain of {name} depends on the prompt.",
+        OPEN: f"With another prompt's noise no gain is shown, nor that it is smaller than that of {name}.",
+        PERHAPS_HIGHER: f"Another prompt's noise perhaps gains too: whether {name} needs the prompt stays open.",
+        HIGHER: f"Another prompt's noise gains too: part of the gain of {name} has nothing to do with the prompt.",
+    }[verdict(results, control)]
 
 
 # -- the whole run ----------------------------------------------------------------------------------------------------
@@ -186,7 +184,8 @@ def limits(results: dict) -> list[str]:
     if results["n"] > results["prompts"]:
         sentences.append(
             f"{count(results['n'], 'pair')} come from {count(results['prompts'], 'prompt')}. The intervals take pairs "
-            "as independent; those of one prompt are related, so for new prompts they are somewhat too narrow."
+            "as independent; those of one prompt are related, so for new prompts they are somewhat too narrow, and p "
+            "is too small."
         )
     methods = {each["method"] for each in results["methods"]}
     if methods and not any(method.startswith(CONTROL) for method in methods):
