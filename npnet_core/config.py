@@ -176,7 +176,7 @@ class UNetConfig(Config):
     architecture: ClassVar[str] = "unet"
     any_size: ClassVar[bool] = True
 
-    widths: tuple[int, ...] = (64, 128, 256)
+    widths: tuple[int, ...] = (64, 128, 256, 256)
     blocks: int = 1
 
     def __post_init__(self) -> None:

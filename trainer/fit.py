@@ -79,7 +79,7 @@ class Options:
     swin_heads: tuple[int, ...] | None = option(None, "heads per stage (default: 3 6 12 24)")
     swin_window: int | None = option(None, "side of the Swin's windows (default: 7)")
     drop_path: float | None = option(None, "stochastic depth of the Swin (default: 0.1)")
-    widths: tuple[int, ...] | None = option(None, "of a U-Net: features per level (default: 64 128 256)")
+    widths: tuple[int, ...] | None = option(None, "of a U-Net: features per level (default: 64 128 256 256)")
     blocks: int | None = option(None, "of a U-Net: blocks per level, each way (default: 1)")
 
     epochs: int = option(30, "times that every pair is seen")
