@@ -176,7 +176,7 @@ def test_the_unet_reads_every_token_at_every_pixel():
     golden = npnet(noise, prompt)
     for token in (0, 50, 99):
         other = prompt.clone()
-        other[:, token] += 3
+        other[:, token] = other[:, token].flip(-1)
         assert ((npnet(noise, other) - golden).abs() > 0).all()
 
 
@@ -225,8 +225,9 @@ def test_a_file_holds_the_net_to_the_bit(arch, tmp_path):
     assert not loaded.training
     assert loaded.metadata["npnet.architecture"] == arch
     assert loaded.metadata["npnet.base_model"] == "a base"
-    save_npnet(loaded, tmp_path / "again.safetensors")
-    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes().replace(b'"net"', b'"again"')
+    save_npnet(loaded, path)
+    assert load_npnet(path).metadata == loaded.metadata
+    assert equal(load_npnet(path).state_dict(), npnet.state_dict())
     rows = describe_npnet(path)
     assert rows["architecture"] == arch
     assert rows["parameters"].startswith(f"{sum(p.numel() for p in npnet.parameters()):,}")
