@@ -172,7 +172,9 @@ class NPNetHPSFilter(io.ComfyNode):
 
 
 def size_of(images: Tensor) -> str:
-    """``4 of 1024x1024`` for images [B, H, W, C]."""
+    """``4 of 1024x1024`` for images [B, H, W, C]; the shape of anything else that a node may give."""
+    if images.ndim != 4:
+        return f"of shape {list(images.shape)}"
     return f"{images.shape[0]} of {images.shape[2]}x{images.shape[1]}"
 
 

@@ -227,3 +227,17 @@ def test_captions_with_numbers_that_are_none(tmp_path):
     (tmp_path / "captions").write_text(json.dumps(row))
     with pytest.raises(InputError, match="does not hold lines of JSON"):
         read_lines(tmp_path / "captions", ())
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("ema = 1" + "0" * 400, "more than a float can be: give less"),
+        ("seed = " + "1" * 5000, "is not TOML"),
+        ("seed = " + "[" * 100_000, "is not TOML"),
+    ],
+)
+def test_numbers_and_lists_without_end_in_a_config_file(tmp_path, capsys, line, words):
+    (tmp_path / "c.toml").write_text(line)
+    assert main(["fit", "--dataset", "d", "--out", "o", "--config", str(tmp_path / "c.toml")]) == 2
+    assert words in capsys.readouterr().err

@@ -14,6 +14,10 @@ from .shapes import WEIGHTS
 THREADS = 2  # the last bits of a product depend on how many there are, and a fit on its last bits
 
 TITLE = "Golden noise in the shapes world"
+METRICS = {
+    "shapes": {"factor": 1, "label": "caption log-likelihood"},
+    "captions-right": {"factor": 1, "label": "captions right"},
+}
 INTRODUCTION = [
     "The whole method on a tiny text-to-image model of two coloured shapes: pairs of noises were collected and "
     "selected, nets were fitted on them, and here is what their golden noise does to pictures of captions and seeds "
@@ -21,7 +25,7 @@ INTRODUCTION = [
     "wrong-prompt is the control: the noise made for another caption.",
     "Two settings were chosen on other captions: guidance 1, where the effect is strong, and guidance 5.5 with the "
     "same ten steps, where it is weak. The score is a detector's log-likelihood of what the caption says; "
-    "captions-right is whether all of it is there and nothing else.",
+    "captions right is whether all of it is there and nothing else.",
 ]
 
 
@@ -65,7 +69,7 @@ def run(options: Options) -> None:
         for name, changes in NETS.items()
     }
     settings = list(models.settings().values())
-    about = {"command": command(options), "title": TITLE, "introduction": INTRODUCTION}
+    about = {"command": command(options), "title": TITLE, "introduction": INTRODUCTION, "metrics": METRICS}
     evaluation = stages.compare(models, nets, settings, options.out, scale, dataset=dataset, about=about)
     write_page(options.out, models, nets, dataset, evaluation)
 

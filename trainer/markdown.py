@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 def plain(value: object) -> str:
     """Text on one line without any markup's meaning."""
-    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", " ".join(str(value).splitlines()))
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
@@ -19,3 +19,8 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
 
 def bullets(items: Sequence[object]) -> str:
     return "".join(f"- {plain(item)}\n" for item in items)
+
+
+def code(value: str) -> str:
+    """Indented, since nothing within can end that."""
+    return "".join(f"    {line}\n" for line in value.splitlines())

@@ -122,7 +122,7 @@ def _read_config(path: Path, fields: dict, hints: dict) -> dict:
         raise InputError(f"There is no config file {path}: check the name given to --config.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML or not UTF-8, or numbers and lists without end
         raise InputError(f"{path} is not TOML ({error}): write lines such as `steps = 10`.") from error
     result = {}
     for name, value in values.items():
@@ -137,6 +137,9 @@ def _read_config(path: Path, fields: dict, hints: dict) -> dict:
         if any(type(v) not in accepted for v in values) or (choices and not set(values) <= set(choices)):
             expected = f"one of {', '.join(map(str, choices))}" if choices else f"a {kind.__name__}"
             raise InputError(f"{path} has {name} = {value!r}: give {expected}{' or a list of them' * several}.")
-        values = [kind(v) for v in values]
+        try:
+            values = [kind(v) for v in values]
+        except OverflowError as error:
+            raise InputError(f"{path} has {name} = {value!r}, more than a float can be: give less.") from error
         result[key] = values if several else values[0]
     return result

@@ -143,10 +143,9 @@ def summary(results: dict) -> Section:
 
 def opening(results: dict) -> str:
     """What was compared with what."""
-    pairs, prompts = results["n"], results["prompts"]
-    what = f"{count(pairs, 'seed')} of {count(prompts, 'prompt')}" if pairs > prompts else f"{count(prompts, 'prompt')}"
     return (
-        f"Every method drew the same {what}; only the noise that a picture starts from differs. Each picture is "
+        f"Every method drew the same {count(results['prompts'], 'prompt')} from the same seeds, "
+        f"{count(results['n'], 'picture')} at a setting; only the noise that a picture starts from differs. Each is "
         "compared with the standard picture of its own prompt and seed. The winning rate is the share of these pairs "
         "in which it scores higher, ties counted half: one half is what chance gives."
     )
@@ -532,17 +531,22 @@ def diagnostics(results: dict) -> Section | None:
 def provenance(results: dict) -> Section:
     """Commands, versions, models: what it takes to do it again."""
     about = results["about"]
-    rows = [["base model", about["base_model"]]] if about.get("base_model") else []
-    rows += [[name, version] for name, version in about.get("versions", {}).items()]
-    rows += [[f"method {name}", description] for name, description in about.get("methods", {}).items()]
-    for net, facts in about.get("nets", {}).items():
-        for name, value in (facts or {}).items():
-            rows.append([f"{net}: {name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)])
-    command = about.get("command", "")
-    html = code(command) if command else Html("")
-    lines = f"```\n{command}\n```\n\n" if command else ""
-    if rows:
-        facts = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in rows)
-        html, lines = html + f'<dl class="facts">{facts}</dl>', lines + markdown.table(["", ""], rows)
-    words = "Every figure of this page stands in results.json, with the names it has here; every score in scores.jsonl."
-    return Section("How it was made", html + paragraph(words), f"{lines}\n{words}\n")
+    groups = {
+        "Versions": about.get("versions", {}),
+        "Methods": about.get("methods", {}),
+        "Base model": {"from": about["base_model"]} if about.get("base_model") else {},
+        **{f"Net {net}": facts or {} for net, facts in about.get("nets", {}).items()},
+    }
+    parts = []
+    if command := about.get("command"):
+        parts.append(("Command", code(command), markdown.code(command)))
+    for heading, facts in groups.items():
+        rows = [
+            (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+            for name, value in facts.items()
+        ]
+        if rows:
+            terms = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in rows)
+            parts.append((heading, Html(f'<dl class="facts">{terms}</dl>'), markdown.table(["", ""], rows)))
+    note = "Every figure of this page stands in results.json, with the names it has here; every score in scores.jsonl."
+    return titled(parts, "How it was made", note)

@@ -155,7 +155,7 @@ def check_partners(items: Sequence[dict], settings: Sequence, metrics: Sequence,
     for setting, metric in itertools.product(settings, metrics):
         here = [item for item in items if item["setting"] == setting and metric in item["scores"]]
         scored = {method for item in here for method in item["scores"][metric]} | {STANDARD}
-        for item, method in itertools.product(here, [method for method in methods if method in scored]):
+        for item, method in itertools.product(here, in_order((STANDARD, *methods), scored)):
             if method not in item["scores"][metric]:
                 alone.append(f"{method} has no {metric} score at {setting} for {quoted(item)}")
     if alone:

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,22 @@ class Server:
     url: str
     base: Path  # its base folder: models/, input/, output/, custom_nodes/
     log_file: Path
+    processes: list[subprocess.Popen] = field(default_factory=list, repr=False)  # one, once it is started
+
+    @property
+    def pid(self) -> int:
+        return self.processes[0].pid
 
     def get(self, path: str):
         """The JSON of a GET, for example `get("/object_info")`."""
         with urllib.request.urlopen(self.url + path, timeout=30) as response:
             return json.load(response)
+
+    def post(self, path: str, content) -> None:
+        """POST some JSON, for example `post("/interrupt", {})`."""
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data=json.dumps(content).encode(), headers=headers)
+        urllib.request.urlopen(request, timeout=30).close()
 
     def post_prompt(self, prompt: dict, **extra) -> str:
         """Queue a graph in API format; its prompt id. Raises PromptRefused, also if only some outputs are refused."""
@@ -100,6 +111,7 @@ def serve(comfyui: Path, base: Path, arguments: list[str], environment: dict | N
         server.log_file.open("w") as log,
         subprocess.Popen(command, cwd=base, env=environment, stdout=log, stderr=subprocess.STDOUT) as process,
     ):
+        server.processes.append(process)
         try:
             _wait_until_up(server, process)
             yield server

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 import shutil
 
 import pytest
@@ -15,14 +14,11 @@ from tests.comfy.errors import NodeFailed, PromptRefused
 from tests.comfy.graphs import call
 from tests.comfy.npnets import save_tiny_npnet
 from tests.comfy.sampling import GOLDEN, SEED, custom_sample, empty, ksample
+from tests.comfy.scorers import save_tiny_scorer
 from tests.comfy.tiny_pack.models import tiny_sdxl
+from tests.sentences import is_one_sentence
 
 POSITIVE, NEGATIVE = conditioning("sdxl", 1), conditioning("sdxl", 2)
-
-
-def is_one_sentence(message: str) -> bool:
-    """One line that ends as a sentence does, with a remedy after a colon or semicolon, and no second sentence in it."""
-    return bool(re.fullmatch(r".*[:;] .*\.", message)) and not re.search(r"[.!?]['\")]? +[A-Z]", message)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +156,16 @@ def test_noise_that_is_not_finite(refused, npnet, value):
     words = "The noise has NaN or infinite values"
     refused(words, golden_node(npnet, noise=Given(noise)).generate_noise, empty(2))
     refused(words, sample_given, patched(npnet), noise)
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+
+def test_images_that_are_none(refused, pack, comfy_base):
+    (scorer,) = call("NPNetScorerLoad", scorer_name=save_tiny_scorer(pack, comfy_base), kind="auto")
+    images = {"source_images": torch.rand(1, 8, 8, 3), "target_images": torch.rand(5)}
+    words = "Source images 1 of 8x8 and target images of shape [3] do not match"
+    refused(words, call, "NPNetHPSFilter", scorer=scorer, prompt="a fox", margin=0.0, **images)
 
 
 # ---- strength --------------------------------------------------------------------------------------------------------
