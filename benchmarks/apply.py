@@ -17,9 +17,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from npnet_core.architectures import new_net
 from npnet_core.checkpoint import load_npnet, save_npnet
-from npnet_core.config import PUBLISHED
+from npnet_core.config import PUBLISHED, Config, UNetConfig
 from npnet_core.golden import carry_back, golden_noise, noise_generator, to_square
 from npnet_core.layers import SingularValueBranch
 from npnet_core.model import NPNet
@@ -60,6 +62,26 @@ def forward(device: str, runs: int) -> None:
             f"{1e3 * a:.0f} / {1e3 * b:.0f} ms = {ratio:.2f}",
             "≤ 1.05",
         )
+
+
+def unet(device: str, runs: int) -> None:
+    """The U-Net beside the published architecture, both at SDXL's size."""
+    torch.manual_seed(0)
+    ours, published = (new_net(config).to(device).eval() for config in (UNetConfig(), PUBLISHED["sdxl"]))
+    for batch in (1, 8):
+        noise = torch.randn(batch, 4, 128, 128, device=device)
+        prompt = torch.randn(batch, 77, 2048, device=device)
+        a, b, ratio = paired(lambda n=noise, p=prompt: ours(n, p), lambda n=noise, p=prompt: published(n, p), runs)
+        row(f"U-Net / published, batch {batch}, {device}", f"{1e3 * a:.0f} / {1e3 * b:.0f} ms = {ratio:.2f}", "≤ 1")
+        flops = [count_flops(npnet, noise, prompt) / 1e9 for npnet in (ours, published)]
+        row("", f"{flops[0]:.1f} / {flops[1]:.1f} GFLOP = {flops[0] / flops[1]:.2f}", "≤ 1")
+
+
+def count_flops(npnet: nn.Module, noise: Tensor, prompt: Tensor) -> int:
+    """Of one forward pass; without the singular value decomposition, which torch does not count."""
+    with FlopCounterMode(display=False) as counter:
+        npnet(noise, prompt)
+    return counter.get_total_flops()
 
 
 def loading(runs: int) -> None:
@@ -108,11 +130,11 @@ print(time.perf_counter() - start)
     row("the pack's share of ComfyUI's start", f"{statistics.median(times):.3f} s", "≤ 0.1 s")
 
 
-def memory(device: str) -> None:
-    """Peak memory of golden_noise at batch 1 beyond what is held before it."""
-    npnet = NPNet(PUBLISHED["sdxl"]).to(device).eval()
+def memory(config: Config, device: str) -> None:
+    """Peak memory of golden_noise beyond what is held before it; the same at any batch, images come one by one."""
+    npnet = new_net(config).to(device).eval()
     noise, prompt = torch.randn(1, 4, 104, 152), torch.randn(1, 77, 2048)
-    what = f"memory beside the weights, batch 1, {device}"
+    what = f"memory beside the weights, {config.architecture}, {device}"
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -171,9 +193,12 @@ def main() -> None:
     forward("cpu", options.runs)
     if options.device != "cpu":
         forward(options.device, options.runs)
+    for device in dict.fromkeys(("cpu", options.device)):
+        unet(device, options.runs)
     loading(options.runs)
     transport(options.runs)
-    memory(options.device)
+    for config in (PUBLISHED["sdxl"], UNetConfig()):
+        memory(config, options.device)
     start(5)
     if options.device != "cpu":
         share_of_an_image(options.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..npnet_core.config import NPNetConfig
+from ..npnet_core.config import Config
 from ..npnet_core.errors import InputError
 
 FAMILY_NAMES = {
@@ -16,7 +16,7 @@ FAMILY_NAMES = {
 FAMILY_BY_WIDTH = {2048: "sdxl", 768: "sd1", 1024: "sd2"}
 
 
-def prompt_embeds(conditioning: list, config: NPNetConfig) -> Tensor:
+def prompt_embeds(conditioning: list, config: Config) -> Tensor:
     """The prompt embedding that belongs to the start of sampling: [B or 1, T, D] for a net of this config.
 
     Raises:

@@ -15,7 +15,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..npnet_core.checkpoint import load_npnet
-from ..npnet_core.config import NPNetConfig
+from ..npnet_core.config import Config
 from ..npnet_core.errors import InputError
 from ..npnet_core.golden import LONG_PROMPT, check_noise, check_strength, golden_noise
 from .conditioning import prompt_embeds
@@ -38,7 +38,7 @@ class LoadedNPNet:
     patcher: ModelPatcher
 
     @property
-    def config(self) -> NPNetConfig:
+    def config(self) -> Config:
         return self.patcher.model.config
 
     def golden_noise(self, noise: Tensor, prompt: Tensor, strength: float, long_prompt: str) -> Tensor:
@@ -134,7 +134,7 @@ LONG_PROMPT_INPUT = io.Combo.Input(
     options=list(LONG_PROMPT),
     default="truncate",
     tooltip="Prompts longer than 77 tokens. truncate: the first 77 count. average: the golden noises of all chunks, "
-    "averaged. recurse: one chunk after the other.",
+    "averaged. recurse: one chunk after the other. A U-Net reads every token whatever is chosen here.",
 )
 
 

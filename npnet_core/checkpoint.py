@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from .config import PUBLISHED, NPNetConfig
+from .architectures import ARCHITECTURES, GoldenNet, new_net
+from .config import PUBLISHED, Config, NPNetConfig
 from .errors import InputError
-from .model import NPNet
 from .tensorfile import HASH, check_tensors, data_hash, is_safetensors, read_tensors, write_tensors
 
 # Published prefix → ours.
@@ -59,13 +59,15 @@ class NPNetFile:
 
     layout: str
     tensors: dict[str, Tensor]
-    config: NPNetConfig
+    config: Config
     metadata: dict[str, str]
     unused: int
 
 
-def load_npnet(path: str | Path, device: str | torch.device = "cpu", operations=nn) -> NPNet:
+def load_npnet(path: str | Path, device: str | torch.device = "cpu", operations=nn) -> GoldenNet:
     """Load an NPNet from one of the three published layouts or from our own safetensors, in eval mode, fp32.
+
+    Our own files say which architecture the net has; the published ones have the published one.
 
     The kind of file is read from its content, not from its name; nothing is unpickled but tensors.
 
@@ -79,14 +81,14 @@ def load_npnet(path: str | Path, device: str | torch.device = "cpu", operations=
     """
     file = read_npnet(path)
     with torch.device("meta"):
-        npnet = NPNet(file.config, operations)
+        npnet = new_net(file.config, operations)
     npnet.load_state_dict(file.tensors, assign=True)
     npnet.requires_grad_(False)
     npnet.metadata = file.metadata
     return npnet.to(device).eval()
 
 
-def save_npnet(npnet: NPNet, path: str | Path, metadata: dict[str, str] | None = None) -> None:
+def save_npnet(npnet: GoldenNet, path: str | Path, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file that :func:`load_npnet` reads, whole or not at all.
 
     The metadata holds the config, a checksum of the weights, and ``modelspec.*`` as model managers show it.
@@ -107,7 +109,7 @@ def save_npnet(npnet: NPNet, path: str | Path, metadata: dict[str, str] | None =
         "modelspec.title": path.stem,
         "modelspec.resolution": f"{size}x{size}",
         **(npnet.metadata if metadata is None else metadata),
-        ARCHITECTURE: "npnet",
+        ARCHITECTURE: npnet.config.architecture,
         CONFIG: json.dumps(npnet.config.to_dict()),
     }
     entries[HASH] = data_hash(safetensors.torch.save(tensors))
@@ -120,7 +122,7 @@ def read_npnet(path: str | Path) -> NPNetFile:
     tensors, metadata = read_tensors(path)
     layout = _layout(path, tensors, metadata)
     if CONFIG in metadata:
-        config = _config(path, metadata[CONFIG])
+        config = _config(path, metadata)
         check_tensors(path, tensors, _shapes(config))
         unused = 0
     else:
@@ -153,18 +155,24 @@ def _layout(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) ->
     return "safetensors, " + (MISSPELT if any(key.startswith(MISSPELT) for key in tensors) else "text_embedding.") + "*"
 
 
-def _config(path: Path, text: str) -> NPNetConfig:
+def _config(path: Path, metadata: dict[str, str]) -> Config:
+    name = metadata.get(ARCHITECTURE, NPNetConfig.architecture)
+    if name not in ARCHITECTURES:
+        raise InputError(
+            f"{path} is a net of the architecture {name!r} and this version knows {', '.join(ARCHITECTURES)}: the file "
+            "was made by a newer version, so update this package."
+        )
     try:
-        return NPNetConfig.from_dict(json.loads(text))
+        return ARCHITECTURES[name][0].from_dict(json.loads(metadata[CONFIG]))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (json.JSONDecodeError, TypeError) as error:
         raise InputError(f"{path} has a config that cannot be read ({error}): it is damaged, get it again.") from error
 
 
-def _shapes(config: NPNetConfig) -> dict[str, tuple[int, ...]]:
+def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return {key: tuple(value.shape) for key, value in NPNet(config).state_dict().items()}
+        return {key: tuple(value.shape) for key, value in new_net(config).state_dict().items()}
 
 
 def _published_config(tensors: dict[str, Tensor]) -> NPNetConfig:

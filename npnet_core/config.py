@@ -1,28 +1,83 @@
-"""What a net looks like: NPNetConfig, and the nets that have been published."""
+"""What a net looks like: a config per architecture, and the nets that have been published."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
 from .errors import InputError
 
 HEADS = 8  # of the attention over singular vectors
+HEAD_WIDTH = 32  # of the U-Net's attention over the prompt
 LARGEST = 2**14  # of any size
-BLOCKS = 1000  # of a Swin
+BLOCKS = 1000  # of a net
+
+C = TypeVar("C", bound="Config")
 
 
 @dataclass(frozen=True)
-class NPNetConfig:
-    """The shape of one NPNet. The defaults are the published SDXL net.
+class Config:
+    """What the config of every architecture says: the noise and the prompts that the net was trained on.
 
     Args:
-        family: base model family whose latents and prompt embeddings the net was trained on
-            (``sdxl``, ``hunyuan-dit``, ``sd1``, ``sd2``, or a name of your own).
-        channels: latent channels C, a square number (they are tiled into one square matrix).
+        family: base model family of the latents and prompt embeddings (``sdxl``, ``hunyuan-dit``, ``sd1``, ``sd2``,
+            or a name of your own).
+        channels: latent channels C.
         resolution: side R of the square latent, in latent pixels (1024 px / 8 = 128).
         prompt_tokens, prompt_dim: the prompt embedding is [B, prompt_tokens, prompt_dim].
+
+    Attributes:
+        architecture: its name in files and for ``npnet fit --arch``.
+        any_size: whether the net takes noise of any height and width, and prompts of any number of tokens;
+            ``resolution`` and ``prompt_tokens`` then only say what it was trained on.
+    """
+
+    architecture: ClassVar[str]
+    any_size: ClassVar[bool]
+
+    family: str = "sdxl"
+    channels: int = 4
+    resolution: int = 128
+    prompt_tokens: int = 77
+    prompt_dim: int = 2048
+
+    def check_counts(self, *names: str) -> None:
+        """Raise InputError unless these fields, and all of this class, are whole numbers, 1 to :data:`LARGEST`."""
+        for name in ("channels", "resolution", "prompt_tokens", "prompt_dim", *names):
+            value = getattr(self, name)
+            for count in value if isinstance(value, tuple) else (value,):
+                if not (isinstance(count, int) and 1 <= count <= LARGEST):
+                    raise InputError(f"{name}={value!r} makes no network: give whole numbers of 1 to {LARGEST}.")
+
+    def to_dict(self) -> dict:
+        """The config as plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls: type[C], values: dict) -> C:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            InputError: for names that this version does not know.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise InputError(
+                f"The NPNet config has unknown entries {', '.join(unknown)}: the file was made by a newer "
+                "version, so update this package."
+            )
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class NPNetConfig(Config):
+    """The shape of one NPNet of the published architecture. The defaults are the published SDXL net.
+
+    Args:
+        family, channels, resolution, prompt_tokens, prompt_dim: as in :class:`Config`; ``channels`` is a square number
+            (they are tiled into one square matrix).
         swin_size: side of the picture that the Swin branch sees, in pixels.
         swin_dim, swin_depths, swin_heads, swin_window: Swin-T's 96, (2, 2, 6, 2), (3, 6, 12, 24), 7.
         drop_path: stochastic depth of the deepest Swin block while training; no effect in eval mode.
@@ -36,11 +91,9 @@ class NPNetConfig:
         InputError: for values that make no network.
     """
 
-    family: str = "sdxl"
-    channels: int = 4
-    resolution: int = 128
-    prompt_tokens: int = 77
-    prompt_dim: int = 2048
+    architecture: ClassVar[str] = "npnet"
+    any_size: ClassVar[bool] = False
+
     swin_size: int = 224
     swin_dim: int = 96
     swin_depths: tuple[int, ...] = (2, 2, 6, 2)
@@ -56,14 +109,7 @@ class NPNetConfig:
     def __post_init__(self) -> None:
         for name in ("swin_depths", "swin_heads"):  # JSON has lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        counts = ("channels", "resolution", "prompt_tokens", "prompt_dim", "swin_size", "swin_dim", "swin_window")
-        whole = {name: (getattr(self, name),) for name in counts}
-        whole |= {"swin_depths": self.swin_depths, "swin_heads": self.swin_heads}
-        for name, values in whole.items():
-            if not all(isinstance(value, int) and 1 <= value <= LARGEST for value in values):
-                raise InputError(
-                    f"{name}={getattr(self, name)!r} makes no network: give whole numbers of 1 to {LARGEST}."
-                )
+        self.check_counts("swin_size", "swin_dim", "swin_window", "swin_depths", "swin_heads")
         if sum(self.swin_depths) > BLOCKS:  # a file may say anything, and building them takes time
             raise InputError(f"swin_depths has {sum(self.swin_depths)} blocks in all: give at most {BLOCKS}.")
         if math.isqrt(self.channels) ** 2 != self.channels:
@@ -113,24 +159,35 @@ class NPNetConfig:
         """Width of the Swin branch's last feature map (768 for the published nets)."""
         return self.swin_dim * 2 ** (len(self.swin_depths) - 1)
 
-    def to_dict(self) -> dict:
-        """The config as plain JSON types."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict) -> NPNetConfig:
-        """The inverse of :meth:`to_dict`.
+@dataclass(frozen=True)
+class UNetConfig(Config):
+    """The shape of one U-Net with cross-attention, see :mod:`npnet_core.unet`. The defaults are for SDXL.
 
-        Raises:
-            InputError: for names that this version does not know.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
+    Args:
+        family, channels, resolution, prompt_tokens, prompt_dim: as in :class:`Config`.
+        widths: features per pixel at each level, multiples of 32; each level has half the side of the one before.
+        blocks: per level, as many on the way down as on the way up.
+
+    Raises:
+        InputError: for values that make no network.
+    """
+
+    architecture: ClassVar[str] = "unet"
+    any_size: ClassVar[bool] = True
+
+    widths: tuple[int, ...] = (64, 128, 256, 256)
+    blocks: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))  # JSON has lists only
+        self.check_counts("widths", "blocks")
+        if self.blocks * len(self.widths) > BLOCKS:  # a file may say anything, and building them takes time
+            raise InputError(f"blocks={self.blocks} makes more than {BLOCKS} blocks in all: give fewer.")
+        if not self.widths or any(width % HEAD_WIDTH for width in self.widths):
             raise InputError(
-                f"The NPNet config has unknown entries {', '.join(unknown)}: the file was made by a newer "
-                "version, so update this package."
+                f"widths={self.widths} cannot be split into heads of {HEAD_WIDTH}: give one multiple of it per level."
             )
-        return cls(**values)
 
 
 # The trained nets of the paper's authors. DreamShaper-xl-v2-turbo's has the shape and the family of SDXL's.

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .architectures import GoldenNet
 from .golden import golden_noise
-from .model import NPNet
 
 
 class Whiteness(NamedTuple):
@@ -22,7 +22,7 @@ class Whiteness(NamedTuple):
     high: float  # … and where it is above 3/8
 
 
-def prompt_dependence(npnet: NPNet, noise: Tensor, prompt: Tensor, other: Tensor) -> float:
+def prompt_dependence(npnet: GoldenNet, noise: Tensor, prompt: Tensor, other: Tensor) -> float:
     """‖g(x,c₁) − g(x,c₂)‖ / ‖g(x,c₁) − x‖: 0 for a net that ignores the prompt; NaN for one that changes nothing.
 
     Args:
@@ -68,7 +68,7 @@ def explained(source: Tensor, target: Tensor, golden: Tensor) -> float:
     return (1 - (error / change).square()).item()
 
 
-def device_difference(npnet: NPNet, noise: Tensor, prompt: Tensor, device: torch.device) -> float:
+def device_difference(npnet: GoldenNet, noise: Tensor, prompt: Tensor, device: torch.device) -> float:
     """The largest difference between golden noise computed on the CPU and on ``device``; arguments as for
     :func:`npnet_core.golden.golden_noise`."""
     cpu, other = (

@@ -7,6 +7,7 @@ n input cells of the unit interval, K = A_h A_hᵀ, L = A_w A_wᵀ and ν fresh 
     x' = x + A_hᵀ (NPNet(z) − z) A_w       carries only the change back,
 
 so the golden noise is as white as the net leaves it. Where n = R, A is the identity and this is the net itself.
+A net that takes any size and every token (its config's ``any_size``) needs none of this and is given both as they are.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .architectures import GoldenNet
 from .errors import InputError
-from .model import NPNet
 
 LONG_PROMPT = ("truncate", "average", "recurse")
 
@@ -77,7 +78,7 @@ def prompt_chunks(prompt: Tensor, tokens: int, long_prompt: str) -> list[Tensor]
 
 
 def golden_noise(
-    npnet: NPNet,
+    npnet: GoldenNet,
     noise: Tensor,
     prompt: Tensor,
     *,
@@ -96,7 +97,7 @@ def golden_noise(
             0 and 1, higher above.
         long_prompt: what happens to more tokens than the net takes (77). ``truncate``: only the first are used;
             ``average``: the golden noises of all pieces are averaged; ``recurse``: each piece works on the golden
-            noise of the one before.
+            noise of the one before. Without effect on a net that reads every token (``config.any_size``).
         device: where the net computes; by default where its first parameter is.
 
     Returns:
@@ -119,7 +120,7 @@ def golden_noise(
     device = next(npnet.parameters()).device if device is None else torch.device(device)
     x = noise.detach().to("cpu", torch.float32)
     prompt = prompt.detach().to(device, torch.float32).expand(len(x), -1, -1)
-    chunks = prompt_chunks(prompt, config.prompt_tokens, long_prompt)
+    chunks = [prompt] if config.any_size else prompt_chunks(prompt, config.prompt_tokens, long_prompt)
     golden = torch.cat(
         [golden_image(npnet, alone(x, i), [alone(chunk, i) for chunk in chunks], long_prompt) for i in range(len(x))]
     )
@@ -134,7 +135,7 @@ def alone(batch: Tensor, i: int) -> Tensor:
 
 
 @torch.no_grad()
-def golden_image(npnet: NPNet, x: Tensor, chunks: list[Tensor], long_prompt: str) -> Tensor:
+def golden_image(npnet: GoldenNet, x: Tensor, chunks: list[Tensor], long_prompt: str) -> Tensor:
     """Golden noise of one image: x [1, C, H, W], fp32 on the CPU, chunks [1, tokens, D] each where the net computes."""
     generator = noise_generator(x)
     if long_prompt == "recurse":
@@ -146,10 +147,10 @@ def golden_image(npnet: NPNet, x: Tensor, chunks: list[Tensor], long_prompt: str
     return sum(golden_pass(npnet, x, chunk, generator.set_state(state)) for chunk in chunks) / len(chunks)
 
 
-def golden_pass(npnet: NPNet, x: Tensor, prompt: Tensor, generator: torch.Generator) -> Tensor:
+def golden_pass(npnet: GoldenNet, x: Tensor, prompt: Tensor, generator: torch.Generator) -> Tensor:
     """One pass of the net over noise of any size; the formulas of this module."""
     resolution, (height, width) = npnet.config.resolution, x.shape[-2:]
-    if height == width == resolution:
+    if npnet.config.any_size or height == width == resolution:
         return npnet(x.to(prompt.device), prompt).cpu()
     fresh = torch.randn(*x.shape[:-2], resolution, resolution, generator=generator)
     z = to_square(x, resolution, fresh)

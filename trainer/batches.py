@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from npnet_core.config import NPNetConfig
+from npnet_core.config import Config, NPNetConfig
 from npnet_core.golden import noise_generator, to_square
 from npnet_core.layers import SVD, decompose
 from npnet_core.npd import NPDReader
@@ -23,10 +23,15 @@ Item, Made = TypeVar("Item"), TypeVar("Made")
 
 class Batch(NamedTuple):
     indices: list[int]  # of the pairs in the dataset
-    noise: Tensor  # [B, C, R, R] fp32
-    target: Tensor  # [B, C, R, R] fp32
+    noise: Tensor  # [B, C, R, R] fp32; [B, C, H, W] for a net of any size
+    target: Tensor  # like noise
     prompt: Tensor  # [B, T, D] fp32
     svd: SVD | None  # of the noise; None for a net without that branch
+
+    @property
+    def inputs(self) -> tuple:
+        """What the net is called with."""
+        return (self.noise, self.prompt) if self.svd is None else (self.noise, self.prompt, self.svd)
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,16 @@ class Batches:
 
     reader: NPDReader
     embeddings: Embeddings
-    config: NPNetConfig
+    config: Config
     device: torch.device
 
     def __call__(self, indices: Sequence[int]) -> Batch:
-        pairs = [in_net_view(*self.reader[i], self.config.resolution) for i in indices]
+        pairs = [self.pair(i) for i in indices]
         noise, target = (torch.stack(side) for side in zip(*pairs, strict=True))
         prompt = self.embeddings.batch([self.reader.records[i].key.prompt for i in indices]).float()
-        svd = decompose(noise, self.config.tile, self.config.fixed_signs) if self.config.svd_branch else None
+        svd = None
+        if isinstance(self.config, NPNetConfig) and self.config.svd_branch:
+            svd = decompose(noise, self.config.tile, self.config.fixed_signs)
         return Batch(
             list(indices),
             noise.to(self.device),
@@ -56,6 +63,22 @@ class Batches:
             prompt.to(self.device),
             svd and SVD(*(part.to(self.device) for part in svd)),
         )
+
+    def by_size(self, indices: Sequence[int]) -> list[Batch]:
+        """The same pairs in one batch; for a net of any size in one for each size among them."""
+        if not self.config.any_size:
+            return [self(indices)]
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for i in indices:
+            sizes.setdefault(self.reader.records[i].key.shape, []).append(i)
+        return [self(same) for same in sizes.values()]
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor]:
+        """One pair as the net sees it: [C, R, R] or, for a net of any size, [C, H, W], fp32."""
+        source, target = self.reader[index]
+        if self.config.any_size:
+            return source.float(), target.float()
+        return in_net_view(source, target, self.config.resolution)
 
 
 def in_net_view(source: Tensor, target: Tensor, resolution: int) -> tuple[Tensor, Tensor]:

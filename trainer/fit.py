@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ from .checkpoints import checkpoints
 from .curve import learning_curve
 from .embeddings import Embeddings, encode_missing
 from .history import History, read_history
-from .initial import SHAPE, starting_net
+from .initial import FURTHER, SHAPE, SHAPES, architecture, starting_net
 from .options import option, parse, required, save_config
 from .pairs import hold_out, limit_pairs, select
 from .processes import Process, joined
@@ -64,6 +64,9 @@ class Options:
     skip_corrupt: bool = option(False, "leave damaged parts of the dataset out")
 
     init: Path | None = option(None, "an NPNet file to start from")
+    arch: Literal["npnet", "unet"] | None = option(
+        None, "npnet: the published architecture (default); unet: a U-Net that reads every token, at any size"
+    )
     swin_weights: Path | None = option(None, "an ImageNet Swin (timm's names) to start from")
     published_quirks: bool = option(
         False, "compute what the published nets compute: features misread, signs as they come"
@@ -76,6 +79,8 @@ class Options:
     swin_heads: tuple[int, ...] | None = option(None, "heads per stage (default: 3 6 12 24)")
     swin_window: int | None = option(None, "side of the Swin's windows (default: 7)")
     drop_path: float | None = option(None, "stochastic depth of the Swin (default: 0.1)")
+    widths: tuple[int, ...] | None = option(None, "of a U-Net: features per level (default: 64 128 256 256)")
+    blocks: int | None = option(None, "of a U-Net: blocks per level, each way (default: 1)")
 
     epochs: int = option(30, "times that every pair is seen")
     batch: int = option(64, "pairs at once, per process")
@@ -174,11 +179,21 @@ def check_options(options: Options) -> None:
         raise InputError(f"--clip {options.clip} came: give a norm above 0, or leave it out.")
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers {options.workers} came: give at least 1 thread.")
-    shaping = [name for name in SHAPE if getattr(options, name) is not None]
-    shaping += [name for name in ("without", "published_quirks", "swin_weights") if getattr(options, name)]
-    if options.init is not None and shaping:
-        flags = ", ".join("--" + name.replace("_", "-") for name in shaping)
-        raise InputError(f"{flags} came with --init, whose file says what the net looks like: leave one of them out.")
+    if options.init is not None:
+        if flags := given(options, ["arch", *SHAPE, "without", "published_quirks", "swin_weights"]):
+            raise InputError(
+                f"{flags} came with --init, whose file says what the net looks like: leave one of them out."
+            )
+        return
+    arch = architecture(options)
+    if flags := given(options, [name for other in SHAPES if other != arch for name in SHAPES[other] + FURTHER[other]]):
+        raise InputError(f"{flags} came, which a net of the architecture {arch} does not have: leave it out.")
+
+
+def given(options: Options, names: Iterable[str]) -> str:
+    """The flags of those options that are not as they are by default, separated by commas."""
+    named = [name for name in names if getattr(options, name) != getattr(Options, name)]
+    return ", ".join("--" + name.replace("_", "-") for name in named)
 
 
 def check_folder(options: Options) -> None:

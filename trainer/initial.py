@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from npnet_core.architectures import ARCHITECTURES, GoldenNet, new_net
 from npnet_core.checkpoint import load_npnet
-from npnet_core.config import MENDED, NPNetConfig
+from npnet_core.config import MENDED, Config, NPNetConfig, UNetConfig
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
@@ -24,15 +25,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Flags that shape a new net, by their names in NPNetConfig; None is what NPNetConfig says.
-SHAPE = ("resolution", "swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window")
+# Flags that shape a new net of each architecture, by their names in its config; None is what the config says.
+SHAPES = {
+    NPNetConfig.architecture: ("resolution", "swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window"),
+    UNetConfig.architecture: ("widths", "blocks"),
+}
+SHAPE = tuple(name for names in SHAPES.values() for name in names)
+
+# Further flags that not every architecture knows.
+FURTHER = {
+    NPNetConfig.architecture: ("without", "published_quirks", "swin_weights", "drop_path"),
+    UNetConfig.architecture: (),
+}
 
 # Prefixes and endings in an ImageNet file that hold nothing the net uses: the classifier, and tables that are computed.
 CLASSIFIER = "head."
 COMPUTED = ("relative_position_index", "attn_mask")
 
 
-def starting_net(options: Options, reader: NPDReader, indices: Sequence[int], prompt_shape: tuple[int, int]) -> NPNet:
+def starting_net(
+    options: Options, reader: NPDReader, indices: Sequence[int], prompt_shape: tuple[int, int]
+) -> GoldenNet:
     """New or from --init, for these pairs and prompt embeddings of shape (T, D)."""
     shapes = [reader.records[i].key.shape for i in indices]
     channels = sorted({shape[0] for shape in shapes})
@@ -52,40 +65,48 @@ def starting_net(options: Options, reader: NPDReader, indices: Sequence[int], pr
         given["drop_path"] = options.drop_path
     if options.init is not None:
         return fine_tuned(options.init, given, options.seed)
-    given |= {
-        "resolution": common_resolution(shape[1:] for shape in shapes),
-        "svd_branch": "svd" not in options.without,
-        "text_term": "text" not in options.without,
-        "residual_branch": "residual" not in options.without,
-        **({} if options.published_quirks else MENDED),
-        **{name: getattr(options, name) for name in SHAPE if getattr(options, name) is not None},
-    }
-    npnet = new_npnet(NPNetConfig(**given), options.seed)
+    given["resolution"] = common_resolution(shape[1:] for shape in shapes)
+    if architecture(options) == NPNetConfig.architecture:
+        given |= {
+            "svd_branch": "svd" not in options.without,
+            "text_term": "text" not in options.without,
+            "residual_branch": "residual" not in options.without,
+            **({} if options.published_quirks else MENDED),
+        }
+    given |= {name: getattr(options, name) for name in SHAPE if getattr(options, name) is not None}
+    npnet = new_npnet(ARCHITECTURES[architecture(options)][0](**given), options.seed)
     if options.swin_weights is not None:
         load_imagenet_swin(npnet, options.swin_weights)
     return npnet
 
 
-def new_npnet(config: NPNetConfig, seed: int) -> NPNet:
+def architecture(options: Options) -> str:
+    """The name of the architecture of a net that is not from --init."""
+    return options.arch or NPNetConfig.architecture
+
+
+def new_npnet(config: Config, seed: int) -> GoldenNet:
     """A net that starts at the identity, its weights drawn from ``seed``."""
     with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
         torch.manual_seed(seed)
-        return NPNet(config)
+        return new_net(config)
 
 
-def fine_tuned(path: Path, config: dict, seed: int) -> NPNet:
+def fine_tuned(path: Path, config: dict, seed: int) -> GoldenNet:
     """An earlier net, to be trained further on another dataset.
 
     Args:
         path: an NPNet file, published ones included.
-        config: the NPNetConfig entries that the dataset decides (family, channels, prompt_tokens, prompt_dim), or the
-            user (drop_path). Where the prompt embedding has another shape the text layer is made anew, which the log
-            says.
+        config: the config's entries that the dataset decides (family, channels, prompt_tokens, prompt_dim), or the
+            user (drop_path). Where the prompt embedding has another shape the layers that read it are made anew, which
+            the log says.
 
     Raises:
-        InputError: for a file that is no NPNet, or other latent channels.
+        InputError: for a file that is no NPNet, other latent channels, or a drop_path for a net that has none.
     """
     earlier = load_npnet(path)
+    if "drop_path" in config and not isinstance(earlier, NPNet):
+        raise InputError(f"{path} is a net without Swin: leave --drop-path out.")
     if earlier.config.channels != config["channels"]:
         raise InputError(
             f"{path} is a net for {earlier.config.channels} latent channels and the dataset has {config['channels']}: "
@@ -93,16 +114,18 @@ def fine_tuned(path: Path, config: dict, seed: int) -> NPNet:
         )
     npnet = new_npnet(dataclasses.replace(earlier.config, **config), seed)
     weights = earlier.state_dict()
-    there, here = ((c.prompt_tokens, c.prompt_dim) for c in (earlier.config, npnet.config))
-    if npnet.text_term is not None and there != here:
+    anew = {key: value for key, value in npnet.state_dict().items() if value.shape != weights[key].shape}
+    if anew:
+        there, here = ((c.prompt_tokens, c.prompt_dim) for c in (earlier.config, npnet.config))
         words = "The text layer of %s is for prompts of %d tokens, %d wide, and here are %d, %d: it is made anew."
         log.info(words, path, *there, *here)
-        weights |= {key: value for key, value in npnet.state_dict().items() if key.startswith("text_term.")}
+        layers = tuple(key.rpartition(".")[0] + "." for key in anew)
+        weights |= {key: value for key, value in npnet.state_dict().items() if key.startswith(layers)}
     npnet.load_state_dict(weights)
     return npnet
 
 
-def load_imagenet_swin(npnet: NPNet, path: Path) -> None:
+def load_imagenet_swin(npnet: GoldenNet, path: Path) -> None:
     """Put the weights of a Swin that classifies ImageNet into the net's own.
 
     Args:
@@ -112,7 +135,7 @@ def load_imagenet_swin(npnet: NPNet, path: Path) -> None:
     Raises:
         InputError: if the net has no residual branch, or any weight of the Swin is missing, unexpected or misshapen.
     """
-    if npnet.residual_branch is None:
+    if not isinstance(npnet, NPNet) or npnet.residual_branch is None:
         raise InputError(f"{path} came for a net without residual branch, which has no Swin: leave one of the two out.")
     swin = npnet.residual_branch.swin
     tensors, _ = read_tensors(path)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet, read_npnet
+from npnet_core.config import NPNetConfig
 from npnet_core.diagnostics import Whiteness, dependence, whiteness
 from npnet_core.errors import InputError, escaped
 from npnet_core.golden import golden_noise
@@ -61,18 +63,23 @@ def describe_npnet(path: Path) -> dict[str, str]:
     """Name → text, in the order in which a person wants to read it."""
     file, npnet = read_npnet(path), load_npnet(path)
     c = file.config
+    size, tokens = f"{c.resolution}x{c.resolution} at heart", f"{c.prompt_tokens} tokens"
+    if c.any_size:
+        size = f"any size, trained at {c.resolution}x{c.resolution}"
+        tokens = f"any number of tokens, trained with {c.prompt_tokens}"
     rows = {
         "file": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "layout": file.layout,
+        "architecture": c.architecture,
         "base family": c.family,
-        "noise": f"{c.channels} channels, {c.resolution}x{c.resolution} at heart",
-        "prompt": f"{c.prompt_tokens} tokens, {c.prompt_dim} wide",
+        "noise": f"{c.channels} channels, {size}",
+        "prompt": f"{tokens}, {c.prompt_dim} wide",
         "parameters": parameters(npnet) + (f"; {file.unused:,} more in the file, unused" if file.unused else ""),
     }
-    if c.text_term:
+    if isinstance(c, NPNetConfig) and c.text_term:
         rows["alpha"] = f"{npnet.text_weight().item():.3g} (in the file: {npnet.alpha.item():.4g})"
-    if c.residual_branch:
+    if isinstance(c, NPNetConfig) and c.residual_branch:
         rows["beta"] = f"{npnet.beta.item():.3g}"
     prompts, white = random_figures(npnet)
     rows["prompt dependence"] = f"{prompts:.3g} (random prompt embeddings; 0 ignores the prompt)"
@@ -83,18 +90,20 @@ def describe_npnet(path: Path) -> dict[str, str]:
     return rows | dict(sorted(file.metadata.items()))
 
 
-def parameters(npnet: NPNet) -> str:
+def parameters(npnet: GoldenNet) -> str:
+    total = sum(p.numel() for p in npnet.parameters())
+    if not isinstance(npnet, NPNet):
+        return f"{total:,}"
     branches = {
         "singular values": npnet.svd_branch,
         "text": npnet.text_term,
         "residual": npnet.residual_branch,
     }
     counts = {name: sum(p.numel() for p in b.parameters()) for name, b in branches.items() if b is not None}
-    total = sum(p.numel() for p in npnet.parameters())
     return f"{total:,} ({', '.join(f'{name} {count:,}' for name, count in counts.items())})"
 
 
-def random_figures(npnet: NPNet) -> tuple[float, Whiteness]:
+def random_figures(npnet: GoldenNet) -> tuple[float, Whiteness]:
     """Prompt dependence and whiteness over four noises with two random embeddings of unit variance each, seed 0."""
     c, generator = npnet.config, torch.Generator().manual_seed(0)
     noise = torch.randn(4, c.channels, c.resolution, c.resolution, generator=generator)

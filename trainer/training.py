@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from npnet_core.architectures import GoldenNet
 from npnet_core.diagnostics import prompt_dependence
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
@@ -46,12 +47,12 @@ class Fit:
     training: list[int]
     validation: list[int]
     load: Batches
-    npnet: NPNet
-    average: NPNet | None
+    npnet: GoldenNet
+    average: GoldenNet | None
     optimizer: torch.optim.Optimizer
 
     @property
-    def result(self) -> NPNet:
+    def result(self) -> GoldenNet:
         """The net that is validated and written."""
         return self.npnet if self.average is None else self.average
 
@@ -78,7 +79,7 @@ def train(fit: Fit, start: int, history: History | None) -> None:
     meter, saved = Meter(), time.monotonic()
     fit.npnet.train()
     bar = tqdm(total=fit.steps, initial=start, unit="step", smoothing=0.1, disable=process.rank > 0)
-    prepared = closing(ahead(fit.load, planned(fit, start), preparing_threads(fit)))
+    prepared = closing(ahead(fit.load.by_size, planned(fit, start), preparing_threads(fit)))
     with stop_signals() as stopped, prepared as batches, bar as progress:
         for step in range(start, fit.steps):
             # all randomness of a step (stochastic depth) follows from its number
@@ -113,24 +114,25 @@ def train(fit: Fit, start: int, history: History | None) -> None:
                 raise KeyboardInterrupt
 
 
-def backward(fit: Fit, model: nn.Module, batches: Iterator[Batch]) -> tuple[list[Seen], Tensor]:
+def backward(fit: Fit, model: nn.Module, batches: Iterator[list[Batch]]) -> tuple[list[Seen], Tensor]:
     """Gradients of one step's batches; what was seen, and the gradient's norm before it was clipped."""
     options, device = fit.options, fit.process.device
     fit.optimizer.zero_grad()
     seen = []
     for i in range(options.accumulate):
-        batch = next(batches)
-        with reduction(model, last=i == options.accumulate - 1):
-            with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-                golden = model(batch.noise, batch.prompt, batch.svd)
-            error = squared_error(golden, batch.target)
-            (error.mean() / options.accumulate).backward()
-        seen.append(Seen(batch.indices, error.detach(), squared_error(batch.noise, batch.target)))
+        sizes = next(batches)
+        for batch in sizes:
+            with reduction(model, last=i == options.accumulate - 1 and batch is sizes[-1]):
+                with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+                    golden = model(*batch.inputs)
+                error = squared_error(golden, batch.target)
+                (error.sum() / (options.batch * options.accumulate)).backward()
+            seen.append(Seen(batch.indices, error.detach(), squared_error(batch.noise, batch.target)))
     return seen, nn.utils.clip_grad_norm_(fit.npnet.parameters(), options.clip or math.inf)
 
 
 def squared_error(golden: Tensor, target: Tensor) -> Tensor:
-    """[B, C, R, R] twice → the loss of each pair, [B]."""
+    """[B, C, H, W] twice → the loss of each pair, [B]."""
     return (golden.float() - target).square().mean((1, 2, 3))
 
 
@@ -156,7 +158,7 @@ def lr_factor(step: int, steps: int, warmup: int, schedule: str) -> float:
 
 
 @torch.no_grad()
-def update_average(average: NPNet, npnet: NPNet, decay: float, step: int) -> None:
+def update_average(average: GoldenNet, npnet: GoldenNet, decay: float, step: int) -> None:
     """average ← d·average + (1 − d)·npnet with d = min(decay, (1 + step) / (10 + step)), which forgets the start."""
     d = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average.parameters()), list(npnet.parameters()), 1 - d)
@@ -194,10 +196,11 @@ def validate(fit: Fit) -> dict[str, float]:
     seen = [
         Seen(
             batch.indices,
-            squared_error(npnet(batch.noise, batch.prompt, batch.svd), batch.target),
+            squared_error(npnet(*batch.inputs), batch.target),
             squared_error(batch.noise, batch.target),
         )
-        for batch in ahead(fit.load, chunks, preparing_threads(fit))
+        for sizes in ahead(fit.load.by_size, chunks, preparing_threads(fit))
+        for batch in sizes
     ]
     figures = errors("validation", process.sum(totals(seen)))
     if process.rank == 0:
@@ -219,8 +222,10 @@ def validation_prompt_dependence(fit: Fit, count: int = 8) -> float:
     return prompt_dependence(fit.result, noise, prompt, prompt.roll(1, 0))
 
 
-def term_weights(npnet: NPNet) -> dict[str, float]:
-    """α and β of eq. 9, as far as the net has them."""
+def term_weights(npnet: GoldenNet) -> dict[str, float]:
+    """α and β of eq. 9, as far as the net has them; none for another architecture."""
+    if not isinstance(npnet, NPNet):
+        return {}
     weights = {}
     if npnet.text_term is not None:
         weights["alpha"] = npnet.text_weight().item()

@@ -45,6 +45,11 @@ def file(pack, comfy_base):
 
 
 @pytest.fixture(scope="module")
+def unet(pack, comfy_base):
+    return comfy_base / "models" / "npnet" / save_tiny_npnet(pack, comfy_base, arch="unet")
+
+
+@pytest.fixture(scope="module")
 def npnet(file):
     """NPNET: a tiny net as the node loads it."""
     return call("NPNetLoad", npnet_name=file.name)[0]
@@ -250,6 +255,26 @@ def test_long_prompts(golden_node, golden, long_prompt):
     assert torch.equal(found, golden(source_noise(empty()), cond[0][0], long_prompt=long_prompt))
     short = golden(source_noise(empty()), cond[0][0][:, :77])
     assert torch.allclose(found, short, atol=1e-3) == (long_prompt == "truncate")
+
+
+@pytest.mark.parametrize(("height", "width", "tokens"), [(16, 16, 77), (13, 7, 154)])
+def test_a_unet_is_given_size_and_prompt_as_they_are(pack, unet, height, width, tokens):
+    latent, cond = empty(2, height, width), conditioning("sdxl", 1, tokens=tokens)
+    noise, core = source_noise(latent), pack.npnet_core
+    (npnet,), (source,) = call("NPNetLoad", npnet_name=unet.name), call("RandomNoise", noise_seed=SEED)
+    expected = core.golden.golden_noise(core.checkpoint.load_npnet(unet), noise, cond[0][0])
+    assert not torch.allclose(expected, noise, atol=0.1)
+    for long_prompt in core.golden.LONG_PROMPT:
+        options = GOLDEN | {"long_prompt": long_prompt}
+        (golden,) = call("NPNetNoise", npnet=npnet, noise=source, conditioning=cond, **options)
+        torch.testing.assert_close(golden.generate_noise(latent), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_unet_patches_the_model(unet):
+    model, (npnet,) = tiny_sdxl(), call("NPNetLoad", npnet_name=unet.name)
+    (golden_model,) = call("NPNetModelPatch", model=model, npnet=npnet, **GOLDEN)
+    pictures = [ksample(each, POSITIVE, NEGATIVE, empty(1, 12, 20)) for each in (model, golden_model)]
+    assert not torch.allclose(*pictures, atol=1e-3)
 
 
 def test_a_golden_noise_of_a_golden_noise_applies_the_net_twice(golden_node, golden):

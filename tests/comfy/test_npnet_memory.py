@@ -55,16 +55,21 @@ def small(**changes) -> dict:
 
 
 @pytest.mark.parametrize("placed", LISTED)
-@pytest.mark.parametrize("shape", [{}, small(misread_swin=False, fixed_signs=True)], ids=["published", "mended"])
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("NPNetConfig", {}), ("NPNetConfig", small(misread_swin=False, fixed_signs=True)), ("UNetConfig", {})],
+    ids=["published", "mended", "unet"],
+)
 @pytest.mark.parametrize("size", ["native", "1216x832"])
-def test_no_parameter_is_left_behind(pack, pretend, placed, shape, size):
+def test_no_parameter_is_left_behind(pack, pretend, placed, kind, shape, size):
     core = pack.npnet_core
-    config = core.config.NPNetConfig(**shape)
+    config = getattr(core.config, kind)(**shape)
     with pretend:
-        npnet = core.model.NPNet(config, comfy.ops.manual_cast).eval().requires_grad_(False)
+        npnet = core.architectures.new_net(config, comfy.ops.manual_cast).eval().requires_grad_(False)
         move(LISTED[placed](movable(npnet)))
         devices = {parameter.device for parameter in npnet.parameters()}
-        assert devices == ({CPU} if placed == "none" else {CPU, GPU})
+        whole = placed == "listed" and kind == "UNetConfig"  # it has no parameter that ComfyUI never moves
+        assert devices == ({CPU} if placed == "none" else {GPU} if whole else {CPU, GPU})
         side = config.resolution
         x = torch.empty(1, 4, side, side) if size == "native" else torch.empty(1, 4, 104, 152)
         prompt = torch.empty(1, config.prompt_tokens, config.prompt_dim, device=GPU)
