@@ -19,7 +19,7 @@ from .stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, World, compare, 
 SEVEN = list(SAMPLERS)[:7]  # table 10's
 GUIDANCE = (1.0, 3.0, 5.5, 7.0)  # table 11
 MARGINS = (2.0, 4.0, 8.0)  # table 9, in units of the log-likelihood
-FEWER = (1500, 3000)  # pairs kept, table 15
+FEWER = (700, 1400)  # pairs kept, table 15
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,11 @@ def make_tables(models: World, dataset: Path, scale: Scale, out: Path, seed: int
     nets = {
         variant.name: fit_net(dataset, out / f"fit-{variant.name}", seed=seed, **variant.fit) for variant in VARIANTS
     }
-    full, settings = {"npnet": nets["full"]}, list(models.settings().values())
+    full, settings = {"full": nets["full"]}, list(models.settings().values())
 
-    def rows(name: str, nets: Mapping[str, NPNet], settings: Sequence[Setting], *methods: str, **changes) -> list[dict]:
-        evaluation = compare(models, nets, settings, out / f"compare-{name}", scale, methods=methods, **changes)
+    def rows(nets: Mapping[str, NPNet], settings: Sequence[Setting], *methods: str, **changes) -> list[dict]:
+        """One folder for all: what two tables need is made once."""
+        evaluation = compare(models, nets, settings, out / "compare", scale, methods=methods, **changes)
         return summarise(evaluation.rows, evaluation.about)["methods"]
 
     wide = list(models.settings(*world.WIDE).values())
@@ -63,16 +64,16 @@ def make_tables(models: World, dataset: Path, scale: Scale, out: Path, seed: int
     guidance = [Setting(RECIPE.schedule, cfg, *world.SIZE) for cfg in GUIDANCE]
     parts = [
         ("Ablations, selection and number of pairs (tables 4, 9, 14 and 15)", about_fits(dataset, nets)),
-        ("", render(rows("nets", nets, settings, "inversion", "npnet"))),
-        ("Guidance (table 11)", render(rows("guidance", full, guidance, "inversion", "npnet"))),
-        ("Samplers (table 10), at guidance 1", render(rows("samplers", full, samplers, "inversion", "npnet"))),
+        ("", render(rows(nets, settings, "inversion", "npnet"))),
+        ("Guidance (table 11)", render(rows(full, guidance, "inversion", "npnet"))),
+        ("Samplers (table 10), at guidance 1", render(rows(full, samplers, "inversion", "npnet"))),
         (
             "Seeds that pairs were made of (table 16); other seeds above",
-            render(rows("seeds", full, settings, "inversion", "npnet", seeds=COLLECTED_SEEDS)),
+            render(rows(full, settings, "inversion", "npnet", seeds=COLLECTED_SEEDS)),
         ),
         (
             f"{world.WIDE[1]}x{world.WIDE[0]} pixels, where the net's view is transported noise",
-            render(rows("wide", full, wide, "inversion", "npnet", "wrong-prompt")),
+            render(rows(full, wide, "inversion", "npnet", "wrong-prompt")),
         ),
     ]
     return "\n".join(f"## {title}\n\n{table}\n" if title else f"{table}\n" for title, table in parts)
