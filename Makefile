@@ -3,7 +3,7 @@
 # make test-hpsv2  scores beside the hpsv2 package, in an environment of its own
 # make demo        the whole method on a tiny model that comes with the package; the page is build/demo/report.html
 # make fuzz        thousands of hostile inputs; the table of what became of them is then in build/fuzz.md
-# make bench       the tables of benchmarks/; bench-score needs the hpsv2 package's environment
+# make bench       what things cost, a table each; bench-score makes the hpsv2 package's environment for two of them
 # make lint        ruff
 
 PYTHON ?= python3

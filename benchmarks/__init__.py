@@ -1,1 +1,1 @@
-"""What is fast, measured side by side. Each module prints a table: ``python -m benchmarks.apply``."""
+"""Measurements, side by side. A module with a main() prints a table: ``python -m benchmarks.apply``."""
