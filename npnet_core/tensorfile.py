@@ -141,6 +141,15 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         partial.unlink(missing_ok=True)
 
 
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a whole file, as model pages show it."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def data_hash(content: bytes) -> str:
     """SHA-256 of everything behind the header of a safetensors file, written as modelspec wants it."""
     header = int.from_bytes(content[:8], "little")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 from npnet_core.checkpoint import load_npnet, save_npnet
 from npnet_core.errors import InputError
 from npnet_core.preference import KINDS, convert_scorer
+from npnet_core.tensorfile import file_hash
 
 from . import bases, collect
 from .contents import contents
@@ -59,9 +59,7 @@ def run(options: Options) -> None:
 
 def convert_npnet(source: Path, target: Path, base_model: str | None) -> None:
     npnet = load_npnet(source)
-    with source.open("rb") as file:
-        sha256 = hashlib.sha256(file.read()).hexdigest()
-    entries = {"npnet.provenance": f"converted from {source.name}, sha256 {sha256}"}
+    entries = {"npnet.provenance": f"converted from {source.name}, sha256 {file_hash(source)}"}
     if base_model is not None:
         entries["npnet.base_model"] = base_model
     save_npnet(npnet, target, {**npnet.metadata, **entries})

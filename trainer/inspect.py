@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
 from npnet_core.preference import KINDS, describe_scorer
 from npnet_core.summary import dataset_overlap, render, render_overlap, summarise
+from npnet_core.tensorfile import file_hash
 
 from .contents import contents
 from .options import argument, option
@@ -69,7 +69,7 @@ def describe_npnet(path: Path) -> dict[str, str]:
         tokens = f"any number of tokens, trained with {c.prompt_tokens}"
     rows = {
         "file": str(path),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": file_hash(path),
         "layout": file.layout,
         "architecture": c.architecture,
         "base family": c.family,

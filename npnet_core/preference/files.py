@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import InputError
-from ..tensorfile import HASH, check_tensors, read_tensors, write_tensors
+from ..tensorfile import HASH, check_tensors, file_hash, read_tensors, write_tensors
 from .architecture import Architecture, Text, Vision
 from .kinds import CLIP_L, KINDS, Vocabulary
 from .layouts import AESTHETIC, LAYOUTS, TRANSFORMERS, Layout
@@ -132,7 +131,7 @@ def convert_scorer(source: str | Path, target: str | Path, kind: str | None = No
     entries = {
         KIND: file.kind,
         CONFIG: json.dumps(file.architecture.to_dict()),
-        "npnet.provenance": f"converted from {file.path.name}, sha256 {_sha256(file.path)}",
+        "npnet.provenance": f"converted from {file.path.name}, sha256 {file_hash(file.path)}",
     }
     kept = {key: value for key, value in file.metadata.items() if key != HASH}  # not all tensors need be the same
     write_tensors(target, file.tensors, {**kept, **entries})
@@ -145,7 +144,7 @@ def describe_scorer(path: str | Path, kind: str | None = None) -> dict[str, str]
     types = sorted({str(value.dtype).removeprefix("torch.") for value in file.tensors.values()})
     rows = {
         "file": str(file.path),
-        "sha256": _sha256(file.path),
+        "sha256": file_hash(file.path),
         "preference model": f"{KINDS[file.kind].title} ({file.kind})",
         "layout": KINDS[file.kind].layout.title,
         "image tower": f"{a.vision_cfg.layers} layers, {a.vision_cfg.width} wide, {a.vision_cfg.image_size} pixels",
@@ -282,11 +281,3 @@ def _cached(repository: str, file: str) -> Path | None:
 
 def _has_words(folder: Path, vocabulary: Vocabulary) -> bool:
     return any(all((folder / name).is_file() for name in names) for names in vocabulary.files)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
