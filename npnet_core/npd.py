@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .whole import whole
 
 log = logging.getLogger(__name__)
 
@@ -338,14 +339,8 @@ def _make_or_join(folder: Path, manifest: Manifest) -> None:
 
 def _write_synced(path: Path, temporary: Path, content: bytes) -> None:
     """``path`` holds all of ``content`` or does not change, whenever the process or the power goes."""
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path, temporary):
+        temporary.write_bytes(content)
     if os.name == "posix":  # elsewhere a folder cannot be opened for syncing
         folder = os.open(path.parent, os.O_RDONLY)
         try:

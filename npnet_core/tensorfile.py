@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .whole import whole
 
 HASH = "modelspec.hash_sha256"  # of all tensors, where a safetensors file says it
 INTEGERS = ("num_batches_tracked", "position_ids")  # all other weights are floating point
@@ -128,17 +128,12 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
     Raises:
         OSError: if it cannot be written; nothing half-written stays.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, partial, metadata)
-        with partial.open("r+b") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except safetensors.SafetensorError as error:  # what the system said, in other words
-        raise OSError(f"{path} cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    contiguous = {key: value.contiguous() for key, value in tensors.items()}
+    with whole(Path(path)) as partial:
+        try:
+            safetensors.torch.save_file(contiguous, partial, metadata)
+        except safetensors.SafetensorError as error:  # what the system said, in other words
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def file_hash(path: str | Path) -> str:

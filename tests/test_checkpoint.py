@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from npnet_core import checkpoint, tensorfile
+from npnet_core import checkpoint, whole
 from npnet_core.checkpoint import load_npnet, read_npnet, save_npnet
 from npnet_core.config import MENDED, PUBLISHED, NPNetConfig
 from npnet_core.errors import InputError
@@ -186,7 +186,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(tensorfile.os, "fsync", full)
+    monkeypatch.setattr(whole.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         save_npnet(small_net(1), tmp_path / "net")
     assert same(load_npnet(tmp_path / "net"), small_net(0))

@@ -8,13 +8,13 @@ Batch order, learning rate and stochastic depth are pure functions of the step, 
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import torch
 
 from npnet_core.errors import InputError
 from npnet_core.tensorfile import zip_damage
+from npnet_core.whole import whole
 
 
 def save_checkpoint(folder: Path, step: int, state: dict, keep: int) -> Path:
@@ -28,15 +28,8 @@ def save_checkpoint(folder: Path, step: int, state: dict, keep: int) -> Path:
     path = folder / f"{step:08d}.pt"
     content = io.BytesIO()
     torch.save(state, content)
-    partial = path.with_suffix(".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial:
+        partial.write_bytes(content.getbuffer())
     for old in checkpoints(folder)[:-keep]:
         old.unlink()
     return path
