@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import zlib
 from pathlib import Path
 
 from npnet_core.errors import InputError
+from npnet_core.whole import whole
+
+from .lines import append_lines, as_lines, read_file
 
 
 class History:
@@ -20,18 +21,16 @@ class History:
 
     def __init__(self, out: Path, step: int, *, tensorboard: bool = False, wandb: str | None = None):
         self.path = out / "log.jsonl"
-        partial = out / "log.partial"
-        kept = (_line(row) for row in read_history(self.path) if row["step"] <= step)
-        partial.write_text("".join(kept), encoding="utf-8")
-        os.replace(partial, self.path)
+        kept = [row for row in read_history(self.path) if row["step"] <= step]
+        with whole(self.path) as partial:
+            partial.write_text(as_lines(kept), encoding="utf-8", newline="\n")
         self._tensorboard = _tensorboard(out / "tensorboard", step) if tensorboard else None
         self._wandb = _wandb(out, wandb) if wandb else None
 
     def add(self, row: dict[str, float | int | None]) -> None:
         """Append figures by name; ``step`` is among them. What is not finite becomes null."""
         row = {name: value if value is None or math.isfinite(value) else None for name, value in row.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(row))
+        append_lines(self.path, [row])
         figures = {name: value for name, value in row.items() if value is not None and name != "step"}
         if self._tensorboard is not None:
             for name, value in figures.items():
@@ -49,14 +48,7 @@ class History:
 
 def read_history(path: Path) -> list[dict]:
     """The rows of a log; a last line that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _line(row: dict) -> str:
-    return json.dumps(row) + "\n"
+    return read_file(path) if path.exists() else []
 
 
 def _tensorboard(folder: Path, step: int):

@@ -11,19 +11,25 @@ from npnet_core.errors import InputError
 
 
 def read_lines(folder: Path, name: str) -> list[dict]:
-    """The lines of ``NAME.jsonl`` and of every worker's ``NAME-….jsonl``, in the order of the files' names.
+    """The lines of ``NAME.jsonl`` and of every worker's ``NAME-….jsonl``, in the order of the files' names; raises as
+    :func:`read_file`."""
+    paths = sorted([*folder.glob(f"{name}.jsonl"), *folder.glob(f"{name}-*.jsonl")])
+    return [row for path in paths for row in read_file(path)]
+
+
+def read_file(path: Path) -> list[dict]:
+    """The lines of one file.
 
     Raises:
         InputError: for a line in the middle that is no JSON.
     """
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
     rows = []
-    for path in sorted([*folder.glob(f"{name}.jsonl"), *folder.glob(f"{name}-*.jsonl")]):
-        *lines, _ = path.read_text(encoding="utf-8").split("\n")
-        for number, line in enumerate(lines, start=1):
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise InputError(f"Line {number} of {path} is damaged ({error}): delete it and run again.") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise InputError(f"Line {number} of {path} is damaged ({error}): delete it and run again.") from error
     return rows
 
 
@@ -39,6 +45,11 @@ def append_lines(path: Path, rows: Iterable[dict]) -> None:
     Raises:
         ValueError: for NaN or infinity.
     """
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    text = as_lines(rows)
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(text)
+
+
+def as_lines(rows: Iterable[dict]) -> str:
+    """A file's text; raises as :func:`append_lines`."""
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
