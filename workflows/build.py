@@ -98,8 +98,8 @@ def golden_noise_ksampler() -> Layout:
     )
     seed = node("PrimitiveInt", value=0, control_after_generate="increment", title="Seed of both")
 
-    def sample(model: Node | Output, title: str) -> Node:
-        return node(
+    def sample(model: Node | Output, title: str) -> tuple[Node, Node]:
+        samples = node(
             "KSampler",
             model=model,
             positive=positive,
@@ -113,6 +113,7 @@ def golden_noise_ksampler() -> Layout:
             denoise=1.0,
             title=title,
         )
+        return samples, node("VAEDecode", samples=samples, vae=checkpoint["VAE"])
 
     return comparison(
         note(
@@ -132,7 +133,6 @@ it changes nothing. Use either this node or *NPNet Golden Noise*: together they 
         column(group("Seed", seed), group("Golden noise", patched)),
         sample(checkpoint["MODEL"], "From ordinary noise"),
         sample(patched, "From golden noise"),
-        vae=checkpoint["VAE"],
     )
 
 
@@ -355,40 +355,27 @@ def custom_sampling(
     guider = node("CFGGuider", model=checkpoint["MODEL"], positive=positive, negative=negative, cfg=cfg)
     sampler = node("KSamplerSelect", sampler_name=sampler_name)
     sigmas = node("BasicScheduler", model=checkpoint["MODEL"], scheduler=scheduler, steps=steps, denoise=1.0)
-
-    def sample(noise: Node, title: str) -> Node:
-        return node(
-            "SamplerCustomAdvanced",
-            noise=noise,
-            guider=guider,
-            sampler=sampler,
-            sigmas=sigmas,
-            latent_image=latent,
-            title=title,
-        )
-
     return comparison(
         note(title, about, expect, checkpoint_file, npnet_file),
         column(group("Models", checkpoint, npnet), group("Prompt", positive, negative), group("Size", latent)),
         column(group("Noise", ordinary, golden), group("Settings of both", guider, sampler, sigmas)),
-        sample(ordinary, "From ordinary noise"),
-        sample(golden, "From golden noise"),
-        vae=checkpoint["VAE"],
+        sampled("From ordinary noise", ordinary, guider, sampler, sigmas, latent, checkpoint["VAE"]),
+        sampled("From golden noise", golden, guider, sampler, sigmas, latent, checkpoint["VAE"]),
     )
 
 
-def comparison(note: Node, inputs: Layout, settings: Layout, ordinary: Node, golden: Node, *, vae: Output) -> Layout:
-    """From left to right: inputs, settings, two samplers, and their pictures side by side below the note."""
-    ordinary_image = node("VAEDecode", samples=ordinary, vae=vae)
-    golden_image = node("VAEDecode", samples=golden, vae=vae)
+def comparison(
+    note: Node, inputs: Layout, settings: Layout, ordinary: tuple[Node, Node], golden: tuple[Node, Node]
+) -> Layout:
+    """From left to right: inputs, settings, two samplers with their pictures, and these side by side below the note."""
     pictures = row(
-        node("SaveImage", images=ordinary_image, filename_prefix="npnet/ordinary", title="Ordinary noise", box=PICTURE),
-        node("SaveImage", images=golden_image, filename_prefix="npnet/golden", title="Golden noise", box=PICTURE),
+        node("SaveImage", images=ordinary[1], filename_prefix="npnet/ordinary", title="Ordinary noise", box=PICTURE),
+        node("SaveImage", images=golden[1], filename_prefix="npnet/golden", title="Golden noise", box=PICTURE),
     )
     return row(
         inputs,
         settings,
-        group("Sampling", ordinary, ordinary_image, golden, golden_image),
+        group("Sampling", *ordinary, *golden),
         column(note, group("Side by side", pictures)),
     )
 
