@@ -7,7 +7,6 @@ Weights are random, at the published size.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from npnet_core.architectures import new_net
 from npnet_core.checkpoint import load_npnet, save_npnet
@@ -26,7 +24,8 @@ from npnet_core.golden import carry_back, golden_noise, noise_generator, to_squa
 from npnet_core.layers import SingularValueBranch
 from npnet_core.model import NPNet
 
-from .timing import median_seconds, paired, row
+from .comfyui import MISSING, find_comfyui
+from .timing import flops, median_seconds, paired, row
 
 
 class FromParts(nn.Module):
@@ -73,15 +72,8 @@ def unet(device: str, runs: int) -> None:
         prompt = torch.randn(batch, 77, 2048, device=device)
         a, b, ratio = paired(lambda n=noise, p=prompt: ours(n, p), lambda n=noise, p=prompt: published(n, p), runs)
         row(f"U-Net / published, batch {batch}, {device}", f"{1e3 * a:.0f} / {1e3 * b:.0f} ms = {ratio:.2f}", "≤ 1")
-        flops = [count_flops(npnet, noise, prompt) / 1e9 for npnet in (ours, published)]
-        row("", f"{flops[0]:.1f} / {flops[1]:.1f} GFLOP = {flops[0] / flops[1]:.2f}", "≤ 1")
-
-
-def count_flops(npnet: nn.Module, noise: Tensor, prompt: Tensor) -> int:
-    """Of one forward pass; without the singular value decomposition, which torch does not count."""
-    with FlopCounterMode(display=False) as counter:
-        npnet(noise, prompt)
-    return counter.get_total_flops()
+        a, b = (flops(lambda n=npnet, x=noise, p=prompt: n(x, p)) / 1e9 for npnet in (ours, published))
+        row("", f"{a:.1f} / {b:.1f} GFLOP = {a / b:.2f}", "≤ 1")
 
 
 def loading(runs: int) -> None:
@@ -105,9 +97,9 @@ def transport(runs: int) -> None:
 
 def start(runs: int) -> None:
     """The time that importing the pack takes in a process that has imported what ComfyUI imports anyway."""
-    comfyui = Path(os.environ.get("COMFYUI_PATH", Path.home() / "ComfyUI"))
-    if not (comfyui / "comfy" / "cli_args.py").is_file():
-        row("the pack's share of ComfyUI's start", "not measured", "set COMFYUI_PATH to a checkout")
+    comfyui = find_comfyui()
+    if comfyui is None:
+        row("the pack's share of ComfyUI's start", "not measured", MISSING)
         return
     root = Path(__file__).resolve().parents[1]
     script = f"""

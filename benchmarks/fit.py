@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from npnet_core.config import MENDED, NPNetConfig
 from npnet_core.layers import decompose
@@ -34,7 +33,7 @@ from trainer.embeddings import Embeddings, store_embeddings
 from trainer.fit import Options, run
 from trainer.history import read_history
 
-from .timing import row, seconds
+from .timing import flops, row, seconds
 
 WIDTHS, LAYERS = (128, 256), 10  # of the text encoders
 SMALL = {"swin_size": 64, "swin_dim": 48, "swin_depths": (2, 2, 2), "swin_heads": (2, 4, 8), "swin_window": 4}
@@ -160,12 +159,6 @@ def net_flops(c: NPNetConfig) -> int:
     npnet, noise = NPNet(c), torch.randn(1, c.channels, c.resolution, c.resolution)
     prompt, svd = torch.randn(1, c.prompt_tokens, c.prompt_dim), decompose(noise, c.tile)
     return flops(lambda: npnet(noise, prompt, svd).sum().backward())
-
-
-def flops(function: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops()
 
 
 def preparation(folder: Path, threads: Sequence[int]) -> None:

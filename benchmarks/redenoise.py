@@ -8,20 +8,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
-import os
 import statistics
 import sys
 import time
 from pathlib import Path
+
+from .comfyui import MISSING, find_comfyui
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def start_comfyui() -> None:
     """Make ``comfy`` and ComfyUI's ``nodes`` importable, and our pack as ``npnet_pack``."""
-    comfyui = Path(os.environ.get("COMFYUI_PATH", Path.home() / "ComfyUI"))
-    if not (comfyui / "comfy" / "cli_args.py").is_file():
-        sys.exit("ComfyUI not found: set COMFYUI_PATH to a checkout")
+    comfyui = find_comfyui()
+    if comfyui is None:
+        sys.exit(f"ComfyUI not found: {MISSING}")
     import tests.comfy  # noqa: F401  ours, before ComfyUI's folder brings its own
 
     sys.path.insert(0, str(comfyui))

@@ -16,7 +16,7 @@ from torch import Tensor
 from npnet_core.redenoise import redenoise
 from trainer import bases
 from trainer.shapes import WEIGHTS, world
-from trainer.shapes.scorer import load_scorers
+from trainer.shapes.stages import load_world
 from trainer.stats import compare
 
 SCHEDULE = bases.Schedule("ddim", 10)
@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=world.SIZE, metavar=("HEIGHT", "WIDTH"), help="pixels")
     options = parser.parse_args()
 
-    base = bases.load_base(options.weights / "base")
-    scorers = load_scorers(options.weights / "detector.safetensors")
+    models = load_world(options.weights)
+    base, scorers = models.base, models.scorers
     captions = world.split_captions()[options.captions == "report"]
     captions = [captions[i % len(captions)] for i in range(options.pairs)]
     noise = bases.initial_noise(base, range(options.seed, options.seed + options.pairs), *options.size)
