@@ -45,7 +45,7 @@ class Scale:
     reported_seeds: int
 
 
-QUICK = Scale(400, 5, 100, 3)
+QUICK = Scale(360, 5, 100, 3)
 FULL = Scale(400, 15, 128, 8)
 
 
