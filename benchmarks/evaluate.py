@@ -119,9 +119,7 @@ def package(folder: Path) -> tuple[Callable[[Path, str], float], Scorer, str]:
     from . import hpsv2_package
 
     network, preprocess = hpsv2_package.random_network(REDUCED, folder)
-    checkpoint, words = folder / "HPS_v2_random.pt", folder / "words"
-    torch.save({"state_dict": {key: value.half() for key, value in network.state_dict().items()}}, checkpoint)
-    hpsv2_package.write_words(words, *hpsv2_package.words())
+    checkpoint, words = hpsv2_package.write_files(network, folder)
 
     def one(path: Path, prompt: str) -> float:
         with Image.open(path) as picture:

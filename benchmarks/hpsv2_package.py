@@ -32,6 +32,14 @@ def random_network(config: dict, folder: Path):
     return network.eval(), preprocess
 
 
+def write_files(network, folder: Path) -> tuple[Path, Path]:
+    """(fp16 checkpoint as published ones are, folder with the vocabulary) of a network, below ``folder``."""
+    checkpoint, words_folder = folder / "HPS_v2_random.pt", folder / "words"
+    torch.save({"state_dict": {key: value.half() for key, value in network.state_dict().items()}}, checkpoint)
+    write_words(words_folder, *words())
+    return checkpoint, words_folder
+
+
 def score(network, preprocess, checkpoint: Path, image: Image.Image, prompt: str) -> float:
     """The package's procedure for one image: load the checkpoint, encode image and prompt, compare."""
     img_score.model_dict.update(model=network, preprocess_val=preprocess)

@@ -29,9 +29,7 @@ PROMPT = "a red circle left of a blue square, highly detailed, 8k"
 
 def compare(name: str, config: dict, folder: Path, runs: int) -> None:
     network, preprocess = hpsv2_package.random_network(config, folder)
-    checkpoint, words = folder / "HPS_v2_random.pt", folder / "words"
-    torch.save({"state_dict": {key: value.half() for key, value in network.state_dict().items()}}, checkpoint)
-    hpsv2_package.write_words(words, *hpsv2_package.words())
+    checkpoint, words = hpsv2_package.write_files(network, folder)
 
     def load(dtype: torch.dtype = torch.float32) -> Scorer:
         return load_scorer("hpsv2", checkpoint, config=config, tokenizer=words, dtype=dtype)
