@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .architectures import GoldenNet
+from .errors import InputError
 from .golden import golden_noise
+from .layers import decompose
 
 
 class Whiteness(NamedTuple):
@@ -66,6 +69,34 @@ def explained(source: Tensor, target: Tensor, golden: Tensor) -> float:
     """
     error, change = (torch.linalg.vector_norm((target - x).double()) for x in (golden, source))
     return (1 - (error / change).square()).item()
+
+
+class Overlap(NamedTuple):
+    """Sorted |cosine| between singular vectors of equal rank, largest first, mean over pairs: [M] each."""
+
+    left: Tensor
+    right: Tensor
+
+
+def singular_vector_overlap(source: Tensor, target: Tensor) -> Overlap:
+    """How far two noises share their singular vectors (fig. 8), their channels tiled into one matrix as in the net.
+
+    Args:
+        source, target: [B, C, H, W], C a square number.
+
+    Raises:
+        InputError: for another number of channels.
+    """
+    tile = math.isqrt(source.shape[1])
+    if tile**2 != source.shape[1]:
+        raise InputError(
+            f"Noise of {source.shape[1]} channels cannot be tiled into one matrix: use latents of 4 or 16 channels."
+        )
+    a, b = decompose(source, tile), decompose(target, tile)
+    size = a.s.shape[-1]  # the shorter side; vectors beyond it belong to no singular value
+    left = (a.u * b.u).sum(-2).abs()[:, :size]
+    right = (a.vh * b.vh).sum(-1).abs()[:, :size]
+    return Overlap(*(cosine.sort(-1, descending=True).values.mean(0) for cosine in (left, right)))
 
 
 def device_difference(npnet: GoldenNet, noise: Tensor, prompt: Tensor, device: torch.device) -> float:

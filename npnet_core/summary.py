@@ -7,13 +7,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
 
+from .diagnostics import Overlap, singular_vector_overlap
 from .errors import InputError
-from .layers import decompose
 from .npd import Manifest, NPDReader
 from .selection import keep_pair
 
@@ -97,34 +95,6 @@ def summarise_scores(scores: Sequence[tuple[float, float]], margins: Sequence[fl
         target_counts=np.histogram(target, edges)[0].tolist(),
         filter_rates={margin: 1 - keep_pair(source, target, margin).mean().item() for margin in margins},
     )
-
-
-class Overlap(NamedTuple):
-    """Sorted |cosine| between singular vectors of equal rank, largest first, mean over pairs: [M] each."""
-
-    left: Tensor
-    right: Tensor
-
-
-def singular_vector_overlap(source: Tensor, target: Tensor) -> Overlap:
-    """How far two noises share their singular vectors (fig. 8), their channels tiled into one matrix as in the net.
-
-    Args:
-        source, target: [B, C, H, W], C a square number.
-
-    Raises:
-        InputError: for another number of channels.
-    """
-    tile = math.isqrt(source.shape[1])
-    if tile**2 != source.shape[1]:
-        raise InputError(
-            f"Noise of {source.shape[1]} channels cannot be tiled into one matrix: use latents of 4 or 16 channels."
-        )
-    a, b = decompose(source, tile), decompose(target, tile)
-    size = a.s.shape[-1]  # the shorter side; vectors beyond it belong to no singular value
-    left = (a.u * b.u).sum(-2).abs()[:, :size]
-    right = (a.vh * b.vh).sum(-1).abs()[:, :size]
-    return Overlap(*(cosine.sort(-1, descending=True).values.mean(0) for cosine in (left, right)))
 
 
 def dataset_overlap(reader: NPDReader, pairs: int = 64) -> tuple[Overlap, Overlap]:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from npnet_core.diagnostics import singular_vector_overlap
 from npnet_core.errors import InputError
 from npnet_core.npd import Manifest, NPDReader, NPDWriter
-from npnet_core.summary import dataset_overlap, render, render_overlap, singular_vector_overlap, summarise
+from npnet_core.summary import dataset_overlap, render, render_overlap, summarise
 
 MANIFEST = Manifest("sdxl", (11.0, 8.5), 5.5, 1.0, "exact", 1, {"sampler": "ddim"})
 

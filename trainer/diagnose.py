@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from npnet_core.diagnostics import dependence, device_difference, explained, whiteness
+from npnet_core.diagnostics import dependence, device_difference, explained, singular_vector_overlap, whiteness
 from npnet_core.errors import InputError
 from npnet_core.golden import golden_noise
 from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
-from npnet_core.summary import singular_vector_overlap
 
 from . import bases
 from .bases import Base
@@ -53,18 +52,17 @@ def diagnose(
     for name, npnet in tqdm(npnets.items(), desc="diagnostics", unit="net", leave=False):
         golden = golden_noise(npnet, noise, prompt)
         white = whiteness(golden)
-        found = (
-            {} if other is None else {"prompt dependence": dependence(noise, golden, golden_noise(npnet, noise, other))}
-        )
+        correlation = torch.corrcoef(torch.stack([noise.flatten(), golden.flatten()]))[0, 1]
+        found = {}
+        if other is not None:
+            found["prompt dependence"] = dependence(noise, golden, golden_noise(npnet, noise, other))
         found |= {
             "variance": white.variance,
             "correlation of neighbours, x": white.lag_x,
             "correlation of neighbours, y": white.lag_y,
             "power, low frequencies": white.low,
             "power, high frequencies": white.high,
-            "correlation with the source": torch.corrcoef(torch.stack([noise.flatten(), golden.flatten()]))[
-                0, 1
-            ].item(),
+            "correlation with the source": correlation.item(),
         }
         if math.isqrt(noise.shape[1]) ** 2 == noise.shape[1]:
             overlap = singular_vector_overlap(noise, golden)
