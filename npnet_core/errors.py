@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right."""
+"""Errors in words that a user can act on."""
 
 LONGEST = 20_000  # characters of a message; one that names every key of a file stays whole
 
@@ -6,6 +6,11 @@ LONGEST = 20_000  # characters of a message; one that names every key of a file 
 def escaped(text: str) -> str:
     """The text with escapes for everything that a terminal could obey instead of showing it, line breaks included."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason(error: Exception) -> str:
+    """The first line of what another library says of its error, or the error's type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class InputError(ValueError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from npnet_core.errors import InputError
+from npnet_core.errors import InputError, reason
 from npnet_core.tensorfile import zip_damage
 from npnet_core.whole import whole
 
@@ -48,7 +48,7 @@ def load_checkpoint(path: Path) -> dict:
         except MemoryError:
             raise
         except Exception as error:  # a damaged file can break a parser anywhere
-            damage = (str(error).splitlines() or [type(error).__name__])[0]
+            damage = reason(error)
     if damage is None and not isinstance(state, dict):
         damage = f"it holds a {type(state).__name__}"
     if damage is not None:

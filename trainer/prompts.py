@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from npnet_core.errors import InputError
+from npnet_core.errors import InputError, reason
 
 KINDS = ".txt, .csv, .tsv, .json, .jsonl or .parquet"
 
@@ -198,5 +198,4 @@ def _read_parquet(path: Path) -> list[Row]:
             names = [field.name for field in file.schema_arrow if "binary" not in str(field.type)]
             return file.read(names).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # it tells damage in many ways
-        reason = str(error).splitlines()[0]
-        raise InputError(f"The prompt file {path} is not parquet ({reason}): check how it was made.") from error
+        raise InputError(f"The prompt file {path} is not parquet ({reason(error)}): check how it was made.") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, reason
 from .architecture import Text
 
 Tokenizer = Callable[[Sequence[str]], Tensor]  # B prompts → ids [B, length]
@@ -71,8 +71,9 @@ def _read(kind: type, folder: Path):
     try:
         return kind.from_pretrained(folder)
     except Exception as error:  # tokenizers raises nothing more telling
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"The vocabulary in {folder} cannot be read ({reason}): get its files again.") from error
+        raise InputError(
+            f"The vocabulary in {folder} cannot be read ({reason(error)}): get its files again."
+        ) from error
 
 
 def _ids(tokenizer, prompts: Iterable[str], length: int, filler: int) -> Tensor:
