@@ -241,9 +241,8 @@ class NPNetPickBest(io.ComfyNode):
 def select_latents(latents: dict, indices: Tensor) -> dict:
     """Some items of a LATENT, with their masks and their places in the seed's stream."""
     count, chosen = len(latents["samples"]), {**latents, "samples": latents["samples"][indices]}
-    if (
-        mask := latents.get("noise_mask")
-    ) is not None and mask.ndim > 2:  # [M, H, W]: ComfyUI repeats it over the batch
+    mask = latents.get("noise_mask")
+    if mask is not None and mask.ndim > 2:  # [M, H, W]: ComfyUI repeats it over the batch
         chosen["noise_mask"] = mask[indices % len(mask)]
     places = latents.get("batch_index", range(count))
     chosen["batch_index"] = [places[i] for i in indices.tolist()]

@@ -13,7 +13,7 @@ Contents = Literal["dataset", "released pairs", "preference model", "npnet"]
 
 
 def contents(path: Path) -> Contents:
-    """What to read it as. ``npnet`` also stands for everything that is none of the four: its reader says why not.
+    """What to read it as. ``npnet`` also stands for a file that is none of the four: its reader says why not.
 
     Raises:
         InputError: for a folder that is none of them.

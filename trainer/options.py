@@ -132,14 +132,14 @@ def _read_config(path: Path, fields: dict, hints: dict) -> dict:
             hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(fields)}."
             raise InputError(f"{path} has the unknown entry {name}: {hint}")
         kind, several, choices = _kind(hints[key])
-        values = value if several and isinstance(value, list) else [value]
+        given = value if several and isinstance(value, list) else [value]
         accepted = (str,) if kind is Path else (int, float) if kind is float else (kind,)
-        if any(type(v) not in accepted for v in values) or (choices and not set(values) <= set(choices)):
+        if any(type(v) not in accepted for v in given) or (choices and not set(given) <= set(choices)):
             expected = f"one of {', '.join(map(str, choices))}" if choices else f"a {kind.__name__}"
             raise InputError(f"{path} has {name} = {value!r}: give {expected}{' or a list of them' * several}.")
         try:
-            values = [kind(v) for v in values]
+            given = [kind(v) for v in given]
         except OverflowError as error:
             raise InputError(f"{path} has {name} = {value!r}, more than a float can be: give less.") from error
-        result[key] = values if several else values[0]
+        result[key] = given if several else given[0]
     return result
