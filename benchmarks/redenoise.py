@@ -77,7 +77,7 @@ def main() -> None:
             with torch.inference_mode():
                 node.execute(
                     model, positive, negative, noise, sigmas, latent,
-                    cfg=5.5, inversion_cfg=1.0, rounds=rounds, inversion="exact",
+                    cfg=5.5, inversion_cfg=1.0, rounds=rounds, inversion="exact", depth=1,
                 )  # fmt: skip
             total = time.perf_counter() - start
             inside.append(spent[0])

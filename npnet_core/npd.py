@@ -54,8 +54,8 @@ class Manifest:
 
     Args:
         base_family: base model family, as in NPNetConfig (``sdxl``, ``hunyuan-dit``, …).
-        sigmas: the two noise levels of re-denoising, as ComfyUI counts sigma: √((1 - ᾱ) / ᾱ), or flow's 0..1.
-            Compared to 1e-5 relative.
+        sigmas: the noise levels of re-denoising, one more than it takes steps down (two in the paper), as ComfyUI
+            counts sigma: √((1 - ᾱ) / ᾱ), or flow's 0..1. Compared to 1e-5 relative.
         cfg, inversion_cfg: guidance of the denoising and of the inversion step.
         inversion, rounds: as in :func:`npnet_core.redenoise.redenoise`.
         recorded: JSON values worth knowing later (base model, how images were sampled, scorers, versions); may
@@ -63,7 +63,7 @@ class Manifest:
     """
 
     base_family: str
-    sigmas: tuple[float, float]
+    sigmas: tuple[float, ...]
     cfg: float
     inversion_cfg: float
     inversion: str
@@ -72,8 +72,8 @@ class Manifest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists only
-        if len(self.sigmas) != 2:
-            raise ValueError(f"{len(self.sigmas)} sigmas instead of two")
+        if len(self.sigmas) < 2:
+            raise ValueError(f"{len(self.sigmas)} sigmas instead of two or more")
         numbers = (*self.sigmas, self.cfg, self.inversion_cfg, self.rounds)
         if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
             raise ValueError(f"{numbers} are not all finite numbers")
@@ -88,7 +88,9 @@ class Manifest:
         for name in (f.name for f in dataclasses.fields(self) if f.name != "recorded"):
             ours, theirs = getattr(self, name), getattr(other, name)
             if name == "sigmas":
-                same = all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(ours, theirs, strict=True))
+                same = len(ours) == len(theirs) and all(
+                    math.isclose(a, b, rel_tol=1e-5) for a, b in zip(ours, theirs, strict=True)
+                )
             else:
                 same = ours == theirs
             if not same:

@@ -18,7 +18,13 @@ from torch import Tensor
 
 from .errors import InputError
 
-INVERSIONS = ("exact", "released")
+INVERSIONS = {
+    "exact": "the paper's formula",
+    "released": "what its authors' code computes, one step off",
+    "fixed-point": "undoes unguided steps more closely, for one more evaluation each",
+}
+INVERSIONS_HELP = "; ".join(f"{name}: {words}" for name, words in INVERSIONS.items())
+ITERATIONS = 1  # of a fixed-point inversion; docs/experiments.md has what more of them gain
 PREDICTIONS = ("epsilon", "v_prediction", "flow_prediction")  # diffusers' names
 
 
@@ -112,64 +118,88 @@ def redenoise(
     inversion_cfg: float = 1.0,
     rounds: int = 1,
     inversion: str = "exact",
+    depth: int = 1,
 ) -> Redenoised:
     """x'_T = DDIM-Inversion(DDIM(x_T; cfg); inversion_cfg), ``rounds`` times (eq. 4, Algorithm 1).
 
-    Two guided predictions per round: three rows per image where cfg 1 evaluates one branch.
+    The paper goes one step down; more than one is ours. Two guided predictions per step and round (``fixed-point``:
+    three), which are three rows per image (four) where cfg 1 evaluates one branch.
 
     Args:
         denoise: the guided denoiser.
         x: [B, C, H, W] at ``levels[0]``; never changed.
-        levels: the first levels of the sampling schedule, noisiest first. ``exact`` reads two, ``released`` three:
-            the third is as many timesteps below the second as that is below the first (2·t₁ - t₀).
+        levels: the first levels of the sampling schedule, noisiest first; as many are read as
+            :func:`levels_needed` says. The third that ``released`` reads is as many timesteps below the second as
+            that is below the first (2·t₁ - t₀).
         cfg, inversion_cfg: guidance on the way down (w_l) and on the way back (w_w).
         rounds: how often the result is re-denoised again.
-        inversion: ``exact`` is the paper's formula (eq. 12). ``released`` is what the authors' released code
-            computes: its inversion predicts the noise as if x were still at the first level, and then steps from
-            the third level to the second. That code is for epsilon models; for v models eps is taken over likewise
-            and flow models are refused.
+        inversion: ``exact`` is the paper's formula (eq. 12), which predicts the noise at the lower level.
+            ``fixed-point`` then looks for the latent at the upper level whose step leads here, predicting there
+            :data:`ITERATIONS` times. ``released`` is what the authors' released code computes: its inversion
+            predicts the noise as if x were still at the first level, and then steps from the third level to the
+            second. That code is for epsilon models and one step; for v models eps is taken over likewise and flow
+            models are refused.
+        depth: how many steps are taken down, and as many back.
 
     Raises:
         InputError: as :func:`check_levels`, and for ``rounds`` below 1.
     """
-    check_levels(levels, inversion)
+    check_levels(levels, inversion, depth)
     if rounds < 1:
         raise InputError(f"Re-denoising {rounds} times makes no pair: use at least 1 round.")
+    steps = list(pairwise(levels[: depth + 1]))
     target, first_denoised = x, None
     for _ in range(rounds):
-        denoised = denoise(target, levels[0], cfg)
-        if first_denoised is None:
-            first_denoised = denoised
-        lower = ddim(target, denoised, levels[0], levels[1])
-        if inversion == "exact":
-            target = ddim(lower, denoise(lower, levels[1], inversion_cfg), levels[1], levels[0])
-        else:
-            target = _released_inversion(denoise, lower, levels, inversion_cfg)
+        for upper, lower in steps:
+            denoised = denoise(target, upper, cfg)
+            if first_denoised is None:
+                first_denoised = denoised
+            target = ddim(target, denoised, upper, lower)
+        for upper, lower in reversed(steps):
+            if inversion == "released":
+                target = _released_inversion(denoise, target, levels, inversion_cfg)
+            else:
+                iterations = ITERATIONS if inversion == "fixed-point" else 0
+                target = _inversion(denoise, target, lower, upper, inversion_cfg, iterations)
     return Redenoised(target, first_denoised)
 
 
-def check_levels(levels: Sequence[Level], inversion: str = "exact") -> None:
+def levels_needed(inversion: str = "exact", depth: int = 1) -> int:
+    """How many noise levels re-denoising reads: one more than it takes steps, and ``released`` yet another."""
+    return depth + 1 + (inversion == "released")
+
+
+def evaluations(rounds: int, inversion: str, depth: int) -> int:
+    """How many guided predictions re-denoising makes of each image."""
+    return rounds * depth * (2 + ITERATIONS * (inversion == "fixed-point"))
+
+
+def check_levels(levels: Sequence[Level], inversion: str = "exact", depth: int = 1) -> None:
     """Refuse noise levels that cannot be re-denoised between, before a model is loaded for them.
 
     Raises:
-        InputError: for an unknown inversion; for too few levels; if they do not fall or the second has no noise
-            left; for flow levels with ``released``.
+        InputError: for an unknown inversion; a depth below 1, or another than 1 with ``released``; for too few levels;
+            if they do not fall or a level that is stepped to has no noise left; for flow levels with ``released``.
     """
     if inversion not in INVERSIONS:
         raise InputError(f"Inversion {inversion!r} is not known: use one of {', '.join(INVERSIONS)}.")
-    needed = 2 if inversion == "exact" else 3
+    if depth < 1:
+        raise InputError(f"Re-denoising to depth {depth} makes no pair: use a depth of at least 1.")
+    if inversion == "released" and depth > 1:
+        raise InputError(f"Inversion 'released' is for one step and depth {depth} came: use 'exact' or 'fixed-point'.")
+    needed = levels_needed(inversion, depth)
     if len(levels) < needed:
         raise InputError(
-            f"Re-denoising ({inversion}) needs {needed} noise levels and got {len(levels)}: "
+            f"Re-denoising ({inversion}, depth {depth}) needs {needed} noise levels and got {len(levels)}: "
             "use a schedule of more steps."
         )
     levels = levels[:needed]
     falling = all(a.sigma * b.alpha > b.sigma * a.alpha for a, b in pairwise(levels))
-    if not falling or not levels[1].sigma > 0:
+    if not falling or not levels[depth].sigma > 0:
         sigmas = ", ".join(f"{level.sigma:g}" for level in levels)
         raise InputError(
-            f"Re-denoising needs falling sigmas of which the second is above 0, but they are {sigmas}: "
-            "use a sampling schedule of at least two steps, noisiest first."
+            f"Re-denoising to depth {depth} needs falling sigmas, the first {depth + 1} above 0, but they are "
+            f"{sigmas}: use a sampling schedule of at least {depth + 1} steps, noisiest first."
         )
     diffusion = all(level.alpha == 1 or math.isclose(level.scale, 1, rel_tol=1e-4) for level in levels)
     if inversion == "released" and not diffusion:
@@ -178,6 +208,18 @@ def check_levels(levels: Sequence[Level], inversion: str = "exact") -> None:
 
 def _eps(x: Tensor, denoised: Tensor, level: Level) -> Tensor:
     return (x - level.alpha * denoised) / level.sigma
+
+
+def _inversion(denoise: Denoiser, x: Tensor, start: Level, end: Level, cfg: float, iterations: int) -> Tensor:
+    """x at ``start`` → the latent at ``end``, the noisier, whose DDIM step leads to x.
+
+    Where it leads depends on what is predicted there; eq. 12 predicts at x instead, and each iteration at the latent
+    found so far. What is found is exact once it no longer changes.
+    """
+    found = ddim(x, denoise(x, start, cfg), start, end)
+    for _ in range(iterations):
+        found = ddim(x, denoise(found, end, cfg), start, end)
+    return found
 
 
 def _released_inversion(denoise: Denoiser, x: Tensor, levels: Sequence[Level], cfg: float) -> Tensor:

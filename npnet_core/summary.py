@@ -122,7 +122,7 @@ def render(summary: Summary) -> str:
         f"on disk     {s.bytes / 1e6:,.1f} MB in {s.parts:,} parts, {s.duplicates:,} pairs found once more",
         f"sha256      {s.hash}",
         f"family      {s.manifest.base_family}",
-        f"made with   sigmas {s.manifest.sigmas[0]:.6g} and {s.manifest.sigmas[1]:.6g}, cfg {s.manifest.cfg:g}, "
+        f"made with   sigmas {', '.join(f'{sigma:.6g}' for sigma in s.manifest.sigmas)}, cfg {s.manifest.cfg:g}, "
         f"{s.manifest.inversion} inversion at cfg {s.manifest.inversion_cfg:g}, rounds {s.manifest.rounds}",
         *(f"size        {'x'.join(map(str, shape))}: {count:,} pairs" for shape, count in s.shapes.items()),
         *(f"recorded    {json.dumps(recorded, ensure_ascii=False)}" for recorded in s.recorded),

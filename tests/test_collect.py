@@ -137,18 +137,20 @@ def counted(*modules):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "rounds", "evaluations"),
+    ("schedule", "changes", "evaluations"),
     [
-        (Schedule("ddim", 5), 1, 2 * 5 + 0.5),
-        (Schedule("ddim", 5), 3, 2 * 5 + 0.5 + 1.5 * 2),
-        (Schedule("dpm-solver-multistep", 4), 1, 2 * 4 + 0.5),
-        (Schedule("euler", 4, "trailing"), 1, 2 * 4 + 1.5 * 1),  # its first step cannot be shared
-        (Schedule("euler", 4, "trailing"), 3, 2 * 4 + 1.5 * 3),
-        (Schedule("heun", 4), 1, 2 * 7 + 0.5),  # which evaluates seven times in four steps
+        (Schedule("ddim", 5), {}, 2 * 5 + 0.5),
+        (Schedule("ddim", 5), {"rounds": 3}, 2 * 5 + 0.5 + 1.5 * 2),
+        (Schedule("ddim", 5), {"depth": 3}, 2 * 5 + 0.5 + 1.5 * 2),
+        (Schedule("ddim", 5), {"depth": 3, "inversion": "fixed-point"}, 2 * 5 + 1 + 2 * 2),
+        (Schedule("dpm-solver-multistep", 4), {}, 2 * 4 + 0.5),
+        (Schedule("euler", 4, "trailing"), {}, 2 * 4 + 1.5 * 1),  # its first step cannot be shared
+        (Schedule("euler", 4, "trailing"), {"rounds": 3}, 2 * 4 + 1.5 * 3),
+        (Schedule("heun", 4), {}, 2 * 7 + 0.5),  # which evaluates seven times in four steps
     ],
 )
-def test_guided_evaluations_per_pair(tmp_path, base, schedule, rounds, evaluations):
-    recipe = Recipe(schedule, rounds=rounds, height=SIZE, width=SIZE)
+def test_guided_evaluations_per_pair(tmp_path, base, schedule, changes, evaluations):
+    recipe = Recipe(schedule, height=SIZE, width=SIZE, **changes)
     with counted(base.network) as rows:
         reader = gather(tmp_path, base, recipe, models=[Palette()])
     assert len(reader) == len(PROMPTS)
@@ -241,11 +243,15 @@ def test_targets_are_eq_12_whatever_their_batch(tmp_path, models, kind):
 
 
 def test_settings_are_written_down(tmp_path, models):
-    """SDXL's ten leading steps begin at 901 and 801; alpha² is the product of 1 - beta."""
+    """SDXL's ten leading steps begin at 901, 801, 701; alpha² is the product of 1 - beta."""
     base = load_base(models / "sdxl")
     alphas_cumprod = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+    sigmas = [((1 - a) / a) ** 0.5 for a in alphas_cumprod[[901, 801, 701]]]
     settings = manifest(base, Recipe(), ["hpsv2"])
-    assert settings.sigmas == pytest.approx([((1 - a) / a) ** 0.5 for a in alphas_cumprod[[901, 801]]], rel=1e-5)
+    assert settings.sigmas == pytest.approx(sigmas[:2], rel=1e-5)
+    deeper = manifest(base, Recipe(depth=2), ["hpsv2"])
+    assert deeper.sigmas == pytest.approx(sigmas, rel=1e-5)
+    assert settings.differences(deeper) == [f"sigmas {settings.sigmas} and {deeper.sigmas}"]
     assert (settings.base_family, settings.cfg, settings.inversion_cfg, settings.rounds) == ("sdxl", 5.5, 1.0, 1)
     recorded = {"sampler": "ddim", "steps": 10, "spacing": None, "precision": "float32", "scorers": ["hpsv2"]}
     assert recorded.items() <= settings.recorded.items()
@@ -555,6 +561,8 @@ def test_a_dry_run_says_what_it_will_take(tmp_path, models, capsys):
         (("--batch", "0"), "--batch 0 came"),
         (("--limit", "0"), "--limit 0 came"),
         (("--rounds", "0"), "0 times makes no pair"),
+        (("--depth", "0"), "depth 0 makes no pair"),
+        (("--depth", "2", "--inversion", "released"), "'released' is for one step and depth 2"),
         (("--steps", "1"), "needs 2 noise levels and got 1"),
         (("--steps", "2", "--inversion", "released"), "needs 3 noise levels and got 2"),
         (("--sampler", "magic"), "There is no sampler 'magic'"),

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from npnet_core import redenoise as module
 from npnet_core.errors import InputError
-from npnet_core.redenoise import Level, check_levels, ddim, denoised_from, guide, redenoise
+from npnet_core.redenoise import Level, check_levels, ddim, denoised_from, evaluations, guide, redenoise
 
 CFG, INVERSION_CFG = 5.5, 1.0
 SDXL = dict(
@@ -161,17 +162,19 @@ def test_guidance_means_the_same_in_every_parameterisation():
 @st.composite
 def falling_levels(draw) -> tuple[str, list[Level]]:
     form = draw(st.sampled_from(["epsilon", "v_prediction", "exploding", "flow_prediction"]))
-    high = draw(st.floats(0.2, 1.0 if form == "flow_prediction" else 0.999))
-    low = high * draw(st.floats(0.1, 0.99))
+    sigmas = [draw(st.floats(0.2, 1.0 if form == "flow_prediction" else 0.999))]
+    for _ in range(draw(st.integers(1, 3))):
+        sigmas.append(sigmas[-1] * draw(st.floats(0.2, 0.99)))
     if form == "flow_prediction":
-        return form, [Level.flow(high), Level.flow(low)]
-    levels = [Level.diffusion(1 - noise_share, 0) for noise_share in (high, low)]
+        return form, [Level.flow(sigma) for sigma in sigmas]
+    levels = [Level.diffusion(1 - noise_share, 0) for noise_share in sigmas]
     return form, exploding(levels) if form == "exploding" else levels
 
 
-@given(falling_levels(), st.integers(1, 3), st.floats(1, 10))
-def test_constant_eps_and_equal_guidance_is_the_identity(form_and_levels, rounds, cfg):
+@given(falling_levels(), st.integers(1, 3), st.floats(1, 10), st.sampled_from(["exact", "fixed-point"]))
+def test_constant_eps_and_equal_guidance_is_the_identity(form_and_levels, rounds, cfg, inversion):
     form, levels = form_and_levels
+    depth = len(levels) - 1
     x, eps = noise(1, 4, 4, 4), noise(1, 4, 4, 4, seed=1)
 
     def denoise(x, level, cfg):  # the same eps everywhere (flow: the same velocity), said in the model's own terms
@@ -180,8 +183,9 @@ def test_constant_eps_and_equal_guidance_is_the_identity(form_and_levels, rounds
             return denoised_from(velocity, x, level, form)
         return denoised_from(eps, x, level, "epsilon" if form == "exploding" else form)
 
-    target = redenoise(denoise, x, levels, cfg=cfg, inversion_cfg=cfg, rounds=rounds).target
-    torch.testing.assert_close(target, x, rtol=1e-9, atol=1e-9)
+    settings = {"cfg": cfg, "inversion_cfg": cfg, "rounds": rounds, "inversion": inversion, "depth": depth}
+    target = redenoise(denoise, x, levels, **settings).target
+    torch.testing.assert_close(target, x, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -252,6 +256,43 @@ def test_comfyui_and_diffusers_latents_give_the_same_noise(inversion):
     torch.testing.assert_close(ours.first_denoised, theirs.first_denoised)
 
 
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_depth_is_as_many_steps_of_diffusers_down_and_back(kind):
+    forward = DDIMScheduler(**SDXL, prediction_type=kind)
+    inverse = DDIMInverseScheduler(**SDXL, prediction_type=kind)
+    forward.set_timesteps(10)
+    inverse.set_timesteps(10)
+    timesteps = forward.timesteps[:4].tolist()
+    levels = [Level.diffusion(forward.alphas_cumprod[t].item(), t) for t in timesteps]
+    model, x = TinyModel(kind), noise(2, 4, 8, 8)
+    expected = x
+    for level, t in zip(levels, timesteps[:3], strict=False):
+        expected = forward.step(model.eps(expected, level, CFG), t, expected).prev_sample
+    for level, t in zip(levels[:0:-1], timesteps[2::-1], strict=True):  # diffusers names the level that is stepped to
+        expected = inverse.step(model.eps(expected, level, INVERSION_CFG), t, expected).prev_sample
+    target = redenoise(model.denoise, x, levels, cfg=CFG, depth=3).target
+    torch.testing.assert_close(target, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [list, exploding])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_fixed_points_undo_unguided_steps(monkeypatch, form, depth):
+    model, levels = TinyModel("epsilon"), form(sdxl_levels(10, 4))
+    timesteps = dict(zip(levels, sdxl_levels(10, 4), strict=True))
+    x = noise(2, 4, 8, 8) * levels[0].scale
+
+    def denoise(x, level, cfg):
+        return denoised_from(model.eps(x / level.scale, timesteps[level], cfg), x, level, "epsilon")
+
+    def error(inversion: str) -> float:
+        found = redenoise(denoise, x, levels, cfg=1.0, inversion_cfg=1.0, inversion=inversion, depth=depth).target
+        return ((found - x).norm() / x.norm()).item()
+
+    assert error("fixed-point") < 0.8 * error("exact")
+    monkeypatch.setattr(module, "ITERATIONS", 60)
+    assert error("fixed-point") < 1e-6
+
+
 @given(st.floats(0.2, 1.0), st.floats(0.1, 0.99))
 def test_flow_is_the_straight_line_solution(high, fraction):
     """Where the model aims at one fixed picture per guidance, both ways are straight lines, from pure noise too."""
@@ -282,6 +323,14 @@ def test_three_rows_per_image_and_round(inversion, rounds):
     assert model.rows == 3 * 5 * rounds
     told_back = levels[1].t if inversion == "exact" else levels[0].t
     assert model.calls == [(levels[0].t, 5.5), (told_back, 1.0)] * rounds
+
+
+@pytest.mark.parametrize(("inversion", "depth"), [("exact", 2), ("fixed-point", 1), ("fixed-point", 3)])
+def test_evaluations_are_as_announced(inversion, depth):
+    model, levels = TinyModel("epsilon"), sdxl_levels(10, 4)
+    redenoise(model.denoise, noise(1, 4, 8, 8), levels, inversion=inversion, depth=depth, rounds=2)
+    assert len(model.calls) == evaluations(2, inversion, depth)
+    assert [t for t, cfg in model.calls if cfg == 5.5] == 2 * [level.t for level in levels[:depth]]
 
 
 def test_first_prediction_serves_the_source_image_too():
@@ -321,9 +370,9 @@ def test_fp32_is_close_and_the_input_is_kept(form):
         ([14.6], "exact", "needs 2 noise levels and got 1"),
         ([], "exact", "got 0"),
         ([14.6, 4.0], "released", "needs 3 noise levels and got 2"),
-        ([4.0, 14.6], "exact", "falling sigmas .* 4, 14.6"),
+        ([4.0, 14.6], "exact", "falling sigmas.* 4, 14.6"),
         ([4.0, 4.0], "exact", "falling sigmas"),
-        ([14.6, 0.0], "exact", "the second is above 0"),
+        ([14.6, 0.0], "exact", "the first 2 above 0"),
         ([14.6, float("nan")], "exact", "falling sigmas"),
         ([14.6, 8.0, 9.0], "released", "falling sigmas"),
         ([14.6, 8.0], "inexact", "'inexact' is not known"),
@@ -340,6 +389,14 @@ def test_other_refusals():
         check_levels([Level.flow(s) for s in (1.0, 0.9, 0.8)], "released")
     with pytest.raises(InputError, match="0 times"):
         redenoise(lambda x, level, cfg: x, x, levels, rounds=0)
+    with pytest.raises(InputError, match="depth 0 makes no pair"):
+        check_levels(levels, "exact", 0)
+    with pytest.raises(InputError, match="needs 4 noise levels and got 3"):
+        check_levels(levels, "fixed-point", 3)
+    with pytest.raises(InputError, match="'released' is for one step and depth 2"):
+        check_levels(levels, "released", 2)
+    with pytest.raises(InputError, match="depth 2 needs falling sigmas, the first 3 above 0"):
+        check_levels([Level.exploding(sigma) for sigma in (14.6, 8.0, 0.0)], "exact", 2)
     with pytest.raises(InputError, match="'sample'"):
         denoised_from(x, x, levels[0], "sample")
 

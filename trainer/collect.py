@@ -22,7 +22,7 @@ from tqdm import tqdm
 from npnet_core.errors import InputError
 from npnet_core.npd import Manifest, NPDWriter, PairKey, read_manifest
 from npnet_core.preference import Scorer
-from npnet_core.redenoise import check_levels, redenoise
+from npnet_core.redenoise import INVERSIONS_HELP, check_levels, redenoise
 from npnet_core.selection import keep_pair
 
 from . import bases
@@ -66,7 +66,8 @@ class Options:
     cfg: float | None = option(None, "guidance of the denoising step and of the images (default: the preset's)")
     inversion_cfg: float | None = option(None, "guidance of the inversion step (default: the preset's)")
     rounds: int = option(1, "how often re-denoising is repeated")
-    inversion: Literal["exact", "released"] = option("exact", "the paper's formula, or what its authors' code computes")
+    inversion: Literal["exact", "released", "fixed-point"] = option("exact", INVERSIONS_HELP)
+    depth: int = option(1, "steps taken down and back; more than the paper's one is ours")
     height: int | None = option(None, "of the images in pixels (default: the base model's own)")
     width: int | None = option(None, "of the images in pixels (default: the base model's own)")
 
@@ -99,7 +100,7 @@ class Recipe:
         schedule: its first levels are re-denoised between, and both images are sampled on it.
         cfg: guidance of the denoising step and of the images (w_l).
         inversion_cfg: guidance of the inversion step (w_w).
-        rounds, inversion: as in :func:`npnet_core.redenoise.redenoise`.
+        rounds, inversion, depth: as in :func:`npnet_core.redenoise.redenoise`.
         height, width: of the images in pixels; None for the base model's own.
 
     Raises:
@@ -111,6 +112,7 @@ class Recipe:
     inversion_cfg: float = 1.0
     rounds: int = 1
     inversion: str = "exact"
+    depth: int = 1
     height: int | None = None
     width: int | None = None
 
@@ -202,6 +204,7 @@ def recipe_from(options: Options) -> Recipe:
         inversion_cfg=preset.inversion_cfg if options.inversion_cfg is None else options.inversion_cfg,
         rounds=options.rounds,
         inversion=options.inversion,
+        depth=options.depth,
         height=options.height,
         width=options.width,
     )
@@ -268,11 +271,12 @@ def manifest(base: Base, recipe: Recipe, scorers: Sequence[str]) -> Manifest:
         InputError: for a schedule that cannot be re-denoised on.
     """
     levels = bases.levels(base, recipe.schedule)
-    check_levels(levels, recipe.inversion)
-    alphas = [max(level.alpha, PURE_NOISE**0.5) for level in levels[:2]]
+    check_levels(levels, recipe.inversion, recipe.depth)
+    levels = levels[: recipe.depth + 1]
+    alphas = [max(level.alpha, PURE_NOISE**0.5) for level in levels]
     return Manifest(
         base_family=base.family,
-        sigmas=tuple(level.sigma / alpha for level, alpha in zip(levels, alphas, strict=False)),
+        sigmas=tuple(level.sigma / alpha for level, alpha in zip(levels, alphas, strict=True)),
         cfg=recipe.cfg,
         inversion_cfg=recipe.inversion_cfg,
         inversion=recipe.inversion,
@@ -371,7 +375,8 @@ def make_pairs(
     """One batch of Algorithm 1: both noises, and if there are scorers or ``with_images``, both images and their scores.
 
     At n steps a pair costs 2n + ½ guided evaluations, because the first denoising step serves both the pair and the
-    source's image, and every further round 1½ more; 1½ per round without images.
+    source's image, and every further round 1½ more; 1½ per round without images. Every step of depth costs as much as a
+    round, and ½ more where fixed points are sought.
     """
     seeds = [key.seed for key in keys]
     source = bases.initial_noise(base, seeds, recipe.height, recipe.width).to(base.device)
@@ -383,6 +388,7 @@ def make_pairs(
         inversion_cfg=recipe.inversion_cfg,
         rounds=recipe.rounds,
         inversion=recipe.inversion,
+        depth=recipe.depth,
     )
     if not scorers and not with_images:
         return Pairs(source, target, None, {})

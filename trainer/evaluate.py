@@ -44,6 +44,7 @@ from npnet_core.checkpoint import load_npnet
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
 from npnet_core.preference import KINDS, Scorer
+from npnet_core.redenoise import INVERSIONS_HELP
 
 from . import bases
 from .bases import SAMPLERS, SPACINGS, Base
@@ -105,7 +106,8 @@ class Options:
     redenoise_cfg: float = option(REDENOISING.cfg, "inversion: guidance of the denoising step")
     inversion_cfg: float = option(REDENOISING.inversion_cfg, "inversion: guidance of the inversion step")
     rounds: int = option(REDENOISING.rounds, "inversion: how often it is repeated")
-    inversion: Literal["exact", "released"] = option("exact", "the paper's formula, or what its authors' code computes")
+    inversion: Literal["exact", "released", "fixed-point"] = option("exact", INVERSIONS_HELP)
+    depth: int = option(REDENOISING.depth, "inversion: steps taken down and back")
     repaint_rounds: int = option(1, "repaint: how often it is repeated")
 
     dataset: Path | None = option(None, "noise pairs: how much of their change does each net explain?")
@@ -159,7 +161,9 @@ def run(options: Options) -> int:
     prompts = read_prompt_set(options.prompts, options.column)[: options.limit]
     files, missing = find_scorers(options.scorer)
     npnets = {name: load_npnet(path) for name, path in name_npnets(options.npnet).items()}
-    redenoising = Redenoising(options.redenoise_cfg, options.inversion_cfg, options.rounds, options.inversion)
+    redenoising = Redenoising(
+        options.redenoise_cfg, options.inversion_cfg, options.rounds, options.inversion, options.depth
+    )
     choose_methods(options.methods, npnets, redenoising, options.repaint_rounds)  # complains before a model is loaded
     reference = find_pictures(options.fid) if options.fid is not None else []
     inception = load_inception(options.fid_weights) if options.fid is not None else None

@@ -40,7 +40,7 @@ class Redenoising:
     Args:
         cfg: guidance on the way down (w_l), whatever the images are sampled with.
         inversion_cfg: guidance on the way back (w_w).
-        rounds, inversion: as there.
+        rounds, inversion, depth: as there.
 
     Raises:
         InputError: for no round.
@@ -50,6 +50,7 @@ class Redenoising:
     inversion_cfg: float = 1.0
     rounds: int = 1
     inversion: str = "exact"
+    depth: int = 1
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -57,7 +58,9 @@ class Redenoising:
 
     def __str__(self) -> str:
         rounds = f"{self.rounds} rounds" if self.rounds > 1 else "1 round"
-        return f"guidance {self.cfg:g} down and {self.inversion_cfg:g} back, {rounds}, {self.inversion} inversion"
+        steps = f"{self.depth} steps" if self.depth > 1 else "1 step"
+        way = f"guidance {self.cfg:g} down and {self.inversion_cfg:g} back"
+        return f"{way}, {steps} deep, {rounds}, {self.inversion} inversion"
 
 
 REDENOISING = Redenoising()  # the paper's for SDXL
@@ -107,6 +110,7 @@ def inversion(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, red
         inversion_cfg=redenoising.inversion_cfg,
         rounds=redenoising.rounds,
         inversion=redenoising.inversion,
+        depth=redenoising.depth,
     ).target
 
 
@@ -208,5 +212,5 @@ def check_methods(methods: Sequence[Method], base: Base, settings: Sequence[Sett
                 )
         elif method.name != "standard":
             for setting in settings:
-                exact = method.name == "repaint"
-                check_levels(bases.levels(base, setting.schedule), "exact" if exact else redenoising.inversion)
+                way = () if method.name == "repaint" else (redenoising.inversion, redenoising.depth)
+                check_levels(bases.levels(base, setting.schedule), *way)

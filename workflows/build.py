@@ -451,6 +451,7 @@ def redenoise_pair(checkpoint: Node, positive: Node, negative: Node, noise: Node
         inversion_cfg=1.0,
         rounds=1,
         inversion="exact",
+        depth=1,
         color=OURS,
     )
 

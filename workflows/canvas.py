@@ -32,7 +32,7 @@ SIGNATURES = {
     "NPNetPickBest": "scorer:NPNET_SCORER images:IMAGE latents:LATENT | prompt k"
     " | best:IMAGE best_latents:LATENT indices:INT scores:FLOAT",
     "NPNetRedenoisePair": "model:MODEL positive:CONDITIONING negative:CONDITIONING noise:NOISE sigmas:SIGMAS"
-    " latent_image:LATENT | cfg inversion_cfg rounds inversion | source:NOISE target:NOISE pair:NOISE_PAIR",
+    " latent_image:LATENT | cfg inversion_cfg rounds inversion depth | source:NOISE target:NOISE pair:NOISE_PAIR",
     "NPNetSavePair": "noise_pair:NOISE_PAIR | prompt dataset base_model sampling | report:STRING",
     "NPNetScorerLoad": "| scorer_name kind | scorer:NPNET_SCORER",
     "PreviewImage": "images:IMAGE | |",

@@ -46,6 +46,7 @@ def small_graphs(npnet: str, scorer: str) -> dict[str, dict]:
         "cfg": 5.5,
         "inversion_cfg": 1.0,
         "rounds": 1,
+        "depth": 1,
         "inversion": "exact",
     }
     saved = {"noise_pair": ["pair", 2], "prompt": "a red fox", "dataset": "pairs", "base_model": "", "sampling": ""}

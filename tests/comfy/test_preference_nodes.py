@@ -37,7 +37,7 @@ def pair(call):
     return call(
         "NPNetRedenoisePair", model=model, positive=conditioning("sdxl", 1), negative=conditioning("sdxl", 2),
         noise=noise, sigmas=sigmas, latent_image={"samples": torch.zeros(3, 4, 16, 16)},
-        cfg=5.5, inversion_cfg=1.0, rounds=1, inversion="exact",
+        cfg=5.5, inversion_cfg=1.0, rounds=1, inversion="exact", depth=1,
     )[2]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from tests.comfy.conditionings import conditioning
 from tests.comfy.npnets import save_tiny_npnet
 from tests.comfy.tiny_pack.models import tiny_sdxl
 
-OPTIONS = {"cfg": 5.5, "inversion_cfg": 1.0, "rounds": 1, "inversion": "exact"}
+OPTIONS = {"cfg": 5.5, "inversion_cfg": 1.0, "rounds": 1, "inversion": "exact", "depth": 1}
 
 
 def empty(batch: int = 1, height: int = 16, width: int = 16) -> dict:
@@ -129,8 +129,18 @@ def test_released_takes_the_third_level_one_step_below_the_second(pack):
     model = tiny_sdxl()
     sampling = model.get_model_object("model_sampling")
     sigmas = sampling.sigmas[[900, 800, 700]]
-    levels = pack.nodes.redenoise.noise_levels(sampling, sigmas, "released")
+    levels = pack.nodes.redenoise.noise_levels(sampling, sigmas[:2], "released", 1)
     assert [level.sigma for level in levels] == pytest.approx(sigmas.tolist(), rel=1e-6)
+
+
+def test_a_depth_of_three_is_three_steps_of_the_schedule(pair_of):
+    model = tiny_sdxl()
+    one, three = (pair_of(model, empty(), depth=depth, inversion="fixed-point")[2] for depth in (1, 3))
+    assert (len(one.sigmas), len(three.sigmas)) == (2, 4)
+    assert three.sigmas[:2] == one.sigmas
+    assert not torch.allclose(one.target, three.target)
+    with pytest.raises(ValueError, match="depth 10 needs falling sigmas, the first 11 above 0"):
+        pair_of(model, empty(), depth=10)
 
 
 def test_the_pair_is_of_unit_variance_and_says_how_it_was_made(pair_of):
@@ -150,14 +160,23 @@ def test_an_item_of_a_batch_is_that_item_alone(pair_of):
     assert torch.allclose(both.target[1], alone.target[0], atol=1e-5)
 
 
-@pytest.mark.parametrize(("inversion_cfg", "rounds", "rows"), [(1.0, 1, 3), (1.0, 3, 9), (2.0, 1, 4)])
-def test_rows_evaluated_per_image(pair_of, monkeypatch, inversion_cfg, rounds, rows):
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({}, 3),
+        ({"rounds": 3}, 9),
+        ({"inversion_cfg": 2.0}, 4),
+        ({"depth": 3}, 9),
+        ({"depth": 3, "inversion": "fixed-point"}, 12),
+    ],
+)
+def test_rows_evaluated_per_image(pair_of, monkeypatch, changes, rows):
     model, count = tiny_sdxl(), []
     forward = model.model.diffusion_model.forward
     monkeypatch.setattr(
         model.model.diffusion_model, "forward", lambda x, *a, **k: (count.append(len(x)), forward(x, *a, **k))[1]
     )
-    pair_of(model, empty(2), inversion_cfg=inversion_cfg, rounds=rounds)
+    pair_of(model, empty(2), **changes)
     assert sum(count) == 2 * rows
 
 
@@ -230,7 +249,7 @@ def test_in_a_graph_with_progress_and_interrupt(run_graph):
         (torch.tensor([14.6]), "needs 2 noise levels and got 1"),
         (torch.tensor([]), "needs 2 noise levels and got 0"),
         (torch.tensor([1.0, 2.0]), "falling sigmas"),
-        (torch.tensor([14.6, 0.0]), "second is above 0"),
+        (torch.tensor([14.6, 0.0]), "the first 2 above 0"),
     ],
 )
 def test_sigmas_that_do_not_fit(call, sigmas, words):
