@@ -58,9 +58,9 @@ class Redenoising:
 
     def __str__(self) -> str:
         rounds = f"{self.rounds} rounds" if self.rounds > 1 else "1 round"
-        steps = f"{self.depth} steps" if self.depth > 1 else "1 step"
+        depth = f", {self.depth} steps deep" if self.depth > 1 else ""
         way = f"guidance {self.cfg:g} down and {self.inversion_cfg:g} back"
-        return f"{way}, {steps} deep, {rounds}, {self.inversion} inversion"
+        return f"{way}{depth}, {rounds}, {self.inversion} inversion"
 
 
 REDENOISING = Redenoising()  # the paper's for SDXL
