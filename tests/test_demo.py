@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
 
 from npnet_core.checkpoint import load_npnet
+from npnet_core.errors import InputError
 from npnet_core.npd import NPDReader
 from trainer import demo
 from trainer.cli import main
-from trainer.shapes import page, stages, tables, world
+from trainer.shapes import page, stages, tables, workers, world
 
 SCALE = stages.Scale(captions=60, seeds=1, reported_captions=4, reported_seeds=2)
 
@@ -53,7 +55,9 @@ def test_the_page_compares_what_it_should(folder):
 
 
 def test_wins_follow_from_the_scores_on_disk(folder):
-    scores = [json.loads(line) for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    files = list(folder.glob("scores*.jsonl"))
+    assert len(files) == workers.WORKERS
+    scores = [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
     of = {(r["metric"], r["method"], r["setting"], r["prompt"], r["seed"]): r["score"] for r in scores}
     for row in figures(folder)["methods"]:
         wins = []
@@ -94,6 +98,12 @@ def test_its_nets_are_like_any_other(folder, capsys):
     assert (npnet.config.resolution, npnet.config.prompt_dim) == (16, 64)
     assert main(["inspect", str(path)]) == 0
     assert "prompt dependence" in capsys.readouterr().out
+
+
+def test_a_process_that_fails_says_why_and_stops_the_demo(tmp_path):
+    with pytest.raises(InputError, match="There is no base model"), workers.parallel() as in_parallel:
+        in_parallel(stages.collect_pairs, tmp_path / "nowhere", tmp_path / "pairs", SCALE)
+    assert multiprocessing.active_children() == []
 
 
 def test_tables(folder, monkeypatch):

@@ -5,11 +5,16 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from .options import option
 from .shapes import WEIGHTS
+
+if TYPE_CHECKING:
+    from .shapes.stages import Scale
+    from .shapes.workers import Parallel
 
 THREADS = 2  # the last bits of a product depend on how many there are, and a fit on its last bits
 
@@ -49,29 +54,44 @@ class Options:
 
 def run(options: Options) -> None:
     from .shapes import stages
+    from .shapes.workers import parallel
 
     torch.set_num_threads(THREADS)
     options.out.mkdir(parents=True, exist_ok=True)
-    models = stages.load_world(retrained(options) if options.retrain else WEIGHTS)
+    weights = retrained(options) if options.retrain else WEIGHTS
     scale = stages.FULL if options.full else stages.QUICK
-    dataset = stages.collect_pairs(models, options.out / "pairs", scale)
-    if options.tables:
-        from .shapes.tables import make_tables
+    dataset = options.out / "pairs"
+    with parallel() as in_parallel:
+        in_parallel(stages.collect_pairs, weights, dataset, scale)
+        if options.tables:
+            write_tables(options, weights, dataset, scale, in_parallel)
+        else:
+            write_report(options, weights, dataset, scale, in_parallel)
 
-        tables = make_tables(models, dataset, scale, options.out / "tables", options.seed)
-        (options.out / "tables.md").write_text(tables, encoding="utf-8")
-        print(tables)
-        return
+
+def write_tables(options: Options, weights: Path, dataset: Path, scale: Scale, in_parallel: Parallel) -> None:
+    """OUT/tables.md."""
+    from .shapes.tables import make_tables
+
+    tables = make_tables(weights, dataset, scale, options.out / "tables", options.seed, in_parallel)
+    (options.out / "tables.md").write_text(tables, encoding="utf-8")
+    print(tables)
+
+
+def write_report(options: Options, weights: Path, dataset: Path, scale: Scale, in_parallel: Parallel) -> None:
+    """OUT/report.html and what goes with it."""
+    from .shapes import stages
     from .shapes.page import NETS, write_page
 
     nets = {
         name: stages.fit_net(dataset, options.out / f"fit-{name}", seed=options.seed, **changes)
         for name, changes in NETS.items()
     }
-    settings = list(models.settings().values())
+    what = weights, nets, list(stages.two_settings().values()), options.out, scale
+    in_parallel(stages.compare, *what)
     about = {"command": command(options), "title": TITLE, "introduction": INTRODUCTION, "metrics": METRICS}
-    evaluation = stages.compare(models, nets, settings, options.out, scale, dataset=dataset, about=about)
-    write_page(options.out, models, nets, dataset, evaluation)
+    evaluation = stages.compare(*what, dataset=dataset, about=about)
+    write_page(options.out, stages.load_world(weights), nets, dataset, evaluation)
 
 
 def command(options: Options) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -166,7 +167,7 @@ def make_images(
     warm, uncond, pending = set(), None, deque()
     with (
         ThreadPoolExecutor(THREADS) as writers,
-        tqdm(total=total, initial=total - missing, desc="images", unit="image", smoothing=0.1) as progress,
+        progress_bar(total, missing, "images") as progress,
     ):
         for these, group in itertools.groupby(work, key=lambda chunk: [shot.draw for shot in chunk]):
             todo = list(group)
@@ -195,6 +196,12 @@ def make_images(
                 progress.update(len(chunk))
         for future in pending:
             future.result()
+
+
+def progress_bar(total: int, missing: int, what: str) -> tqdm:
+    """One line for each process of torchrun."""
+    line = int(os.environ.get("LOCAL_RANK", 0))
+    return tqdm(total=total, initial=total - missing, desc=what, unit="image", smoothing=0.1, position=line)
 
 
 def make_batch(
@@ -261,7 +268,7 @@ def score_images(
     """
     missing = [chunk for chunk in chunks if not is_scored(scorer.kind, chunk, known)]
     total, left = (sum(map(len, some)) for some in (chunks, missing))
-    with tqdm(total=total, initial=total - left, desc=scorer.kind, unit="image", smoothing=0.1) as progress:
+    with progress_bar(total, left, scorer.kind) as progress:
         for chunk, images in zip(missing, _read_ahead(out, missing), strict=True):
             values = scorer.score(images, [shot.draw.prompt for shot in chunk]).tolist()
             for shot, value in zip(chunk, values, strict=True):

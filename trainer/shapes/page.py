@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from npnet_core.architectures import GoldenNet
+from npnet_core.checkpoint import load_npnet
 from npnet_core.golden import golden_noise
-from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
 
 from .. import bases, markdown
@@ -23,16 +24,21 @@ from ..images import read_images
 from ..page import Html, Section, figure, paragraph, table
 from ..report import write_report
 from ..results import summarise
-from .stages import RECIPE, World
+from .stages import RECIPE, SMALL_UNET, World, two_settings
 
 # name: what is changed in :func:`trainer.shapes.stages.fit_net`
-NETS: dict[str, dict] = {"npnet": {}, "npnet-unselected": {"scorer": "none"}}
+NETS: dict[str, dict] = {
+    "npnet": {},
+    "npnet-unselected": {"scorer": "none"},
+    "unet": {"shape": SMALL_UNET},
+}
 SHOWN = 6  # pairs whose noise is shown: the first, not the best
 ENLARGED = 3  # the change, so that it can be seen beside the noise
 
 
-def write_page(out: Path, models: World, nets: Mapping[str, NPNet], dataset: Path, evaluation: Evaluation) -> None:
-    """OUT/report.html, report.md and results.json, from an evaluation whose folder is OUT too."""
+def write_page(out: Path, models: World, files: Mapping[str, Path], dataset: Path, evaluation: Evaluation) -> None:
+    """OUT/report.html, report.md and results.json, from nets' files and an evaluation whose folder is OUT too."""
+    nets = {name: load_npnet(path) for name, path in files.items()}
     results = summarise(evaluation.rows, evaluation.about)
     write_report(
         out,
@@ -41,14 +47,15 @@ def write_page(out: Path, models: World, nets: Mapping[str, NPNet], dataset: Pat
     )
 
 
-def about_fits(dataset: Path, nets: Mapping[str, NPNet]) -> Section:
+def about_fits(dataset: Path, nets: Mapping[str, GoldenNet]) -> Section:
     """Pairs, selection and fit of every net."""
     reader = NPDReader(dataset)
     words = (
         f"{len(reader):,} pairs of noises were made for {len(reader.prompts)} captions, none of which is reported "
         f"here: re-denoised at guidance {RECIPE.cfg:g} down and {RECIPE.inversion_cfg:g} back between the first two of "
         f"{RECIPE.schedule.steps} DDIM steps. Both noises of a pair became pictures, both pictures were scored, and a "
-        "pair was kept if its target's picture scored higher. Unselected nets saw all pairs. "
+        "pair was kept if its target's picture scored higher. Unselected nets saw all pairs. npnet is the published "
+        "architecture, unet a U-Net of ours that reads every token of the prompt. "
         "Explained is the share of the target's change that a net predicts for captions it never saw: 0 is no better "
         "than leaving the noise alone. Prompt dependence is how much of the net's own change another caption would "
         "alter."
@@ -72,20 +79,20 @@ def about_fits(dataset: Path, nets: Mapping[str, NPNet]) -> Section:
     )
 
 
-def figures_of(npnet: NPNet) -> tuple[dict, dict, dict]:
+def figures_of(npnet: GoldenNet) -> tuple[dict, dict, dict]:
     """Selection, validation and training, as ``npnet fit`` wrote them into the net's file."""
     return tuple(json.loads(npnet.metadata[f"npnet.{key}"]) for key in ("selection", "validation", "training"))
 
 
-def learning_curves(out: Path, nets: Mapping[str, NPNet]) -> Section:
+def learning_curves(out: Path, nets: Mapping[str, GoldenNet]) -> Section:
     """One picture per fit."""
     drawn = {name: learning_curve(read_history(out / f"fit-{name}" / "log.jsonl")) for name in nets}
     return Section("What they learnt", "".join(figure(svg, name, "chart") for name, svg in drawn.items()))
 
 
-def noise_pictures(out: Path, models: World, nets: Mapping[str, NPNet], results: dict) -> Section:
+def noise_pictures(out: Path, models: World, nets: Mapping[str, GoldenNet], results: dict) -> Section:
     """Noise, golden noise, their difference and both pictures: the first pairs at the strong setting, for each net."""
-    setting = models.settings()["strong"]
+    setting = two_settings()["strong"]
     items = [item for item in results["items"] if item["setting"] == setting.name][:SHOWN]
     prompts = bases.encode(models.base, [item["prompt"] for item in items])
     noise = bases.initial_noise(models.base, [item["seed"] for item in items], setting.height, setting.width)

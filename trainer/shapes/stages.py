@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from npnet_core.checkpoint import load_npnet
-from npnet_core.model import NPNet
 
 from .. import bases, collect, fit
 from ..bases import Base, Schedule
@@ -20,14 +19,16 @@ from . import WEIGHTS, world
 from .scorer import ShapesScorer, load_scorers
 
 RECIPE = collect.Recipe(Schedule("ddim", 10), cfg=5.5, inversion_cfg=1.0)  # the paper's for SDXL
+REDENOISING = Redenoising(RECIPE.cfg, RECIPE.inversion_cfg)
 COLLECTED_SEEDS = range(0, 1025)  # the paper's, too
 REPORTED_SEEDS = range(2_000_000, 3_000_000)  # of pictures that are reported
 PREFERENCE = "shapes"  # the scorer that selects
 
 EPOCHS = 15  # longer, and it forgets captions that it was not shown: seen on held-out captions of 2,000 pairs
 
-# The paper's architecture at a size that fits: 16x16 latents, a Swin of two stages over 32x32.
+# Both architectures at a size that fits 16x16 latents: the paper's with a Swin of two stages over 32x32.
 SMALL_SWIN = {"swin_size": 32, "swin_dim": 48, "swin_depths": (2, 2), "swin_heads": (2, 4), "swin_window": 4}
+SMALL_UNET = {"arch": "unet", "widths": (64, 64, 96)}
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,20 @@ QUICK = Scale(360, 5, 100, 3)
 FULL = Scale(400, 15, 128, 8)
 
 
+def two_settings(height: int = world.SIZE[0], width: int = world.SIZE[1]) -> dict[str, Setting]:
+    """Where the effect is strong, and where it is weak. Chosen on captions that are not reported."""
+    return {
+        "strong": Setting(RECIPE.schedule, 1.0, height, width),
+        "weak": Setting(RECIPE.schedule, RECIPE.cfg, height, width),
+    }
+
+
 @dataclass(frozen=True)
 class World:
     """The models of one demo."""
 
     base: Base
     scorers: tuple[ShapesScorer, ShapesScorer]
-
-    def settings(self, height: int = world.SIZE[0], width: int = world.SIZE[1]) -> dict[str, Setting]:
-        """Where the effect is strong, and where it is weak. Chosen on captions that are not reported."""
-        return {
-            "strong": Setting(RECIPE.schedule, 1.0, height, width),
-            "weak": Setting(RECIPE.schedule, RECIPE.cfg, height, width),
-        }
 
 
 def load_world(folder: Path = WEIGHTS) -> World:
@@ -70,21 +72,42 @@ def load_world(folder: Path = WEIGHTS) -> World:
 
 
 def collect_pairs(
-    models: World, folder: Path, scale: Scale, *, recipe: collect.Recipe = RECIPE, batch: int = 50
-) -> Path:
-    """Stage I: pairs with scores, for captions that are not reported. Returns the dataset's folder."""
+    weights: Path,
+    folder: Path,
+    scale: Scale,
+    *,
+    recipe: collect.Recipe = RECIPE,
+    batch: int = 50,
+    worker: tuple[int, int] = (0, 1),
+) -> None:
+    """Stage I: pairs with scores, for captions that are not reported.
+
+    Args:
+        weights: the folder of the models.
+        folder: the dataset's.
+        worker: (i, n), to do the i-th of n parts of the captions.
+    """
+    models = load_world(weights)
     captions = world.split_captions()[0][: scale.captions]
     shape = bases.latent_shape(models.base, recipe.height, recipe.width)
-    keys = collect.pair_keys(captions, COLLECTED_SEEDS, scale.seeds, shape)
+    keys = collect.share_of(collect.pair_keys(captions, COLLECTED_SEEDS, scale.seeds, shape), *worker)
     preference = models.scorers[:1]
     settings = collect.manifest(models.base, recipe, [scorer.kind for scorer in preference])
-    with collect.open_dataset(folder, settings, worker="demo") as writer:
+    with collect.open_dataset(folder, settings, worker=f"demo-{worker[0]}of{worker[1]}") as writer:
         collect.collect(models.base, preference, recipe, keys, writer, batch=batch)
-    return folder
 
 
-def fit_net(dataset: Path, out: Path, *, seed: int, scorer: str = PREFERENCE, margin: float = 0.0, **changes) -> NPNet:
-    """Stage II: the paper's architecture at small size, or as ``changes``, fields of fit.Options, say."""
+def fit_net(
+    dataset: Path,
+    out: Path,
+    *,
+    seed: int,
+    shape: Mapping[str, object] = SMALL_SWIN,
+    scorer: str = PREFERENCE,
+    margin: float = 0.0,
+    **changes,
+) -> Path:
+    """Stage II; returns the net's file. ``shape``, of the net, and ``changes`` are fields of fit.Options."""
     options = fit.Options(
         dataset=dataset,
         out=out,
@@ -96,30 +119,40 @@ def fit_net(dataset: Path, out: Path, *, seed: int, scorer: str = PREFERENCE, ma
         epochs=EPOCHS,
         seed=seed,
         device="cpu",
-        **SMALL_SWIN | changes,
+        **shape,
+        **changes,
     )
     with joined("cpu") as process:
         fit.fit_npnet(options, process)
-    return load_npnet(out / "npnet.safetensors")
+    return out / "npnet.safetensors"
 
 
 def compare(
-    models: World,
-    nets: Mapping[str, NPNet],
+    weights: Path,
+    nets: Mapping[str, Path],
     settings: Sequence[Setting],
     out: Path,
     scale: Scale,
     *,
     methods: Sequence[str] = ("standard", "inversion", "npnet", "wrong-prompt"),
     seeds: range = REPORTED_SEEDS,
+    redenoising: Redenoising = REDENOISING,
     dataset: Path | None = None,
     about: Mapping[str, object] | None = None,
+    worker: tuple[int, int] = (0, 1),
 ) -> Evaluation:
-    """Stage III: everything against standard, on captions that nothing was fitted or chosen on."""
+    """Stage III: everything against standard, on captions that nothing was fitted or chosen on.
+
+    Args:
+        weights: the folder of the models.
+        nets: name → file.
+        worker: (i, n), to do the i-th of n parts of the captions.
+    """
+    models = load_world(weights)
     _, captions = world.split_captions()
     return evaluate(
         models.base,
-        nets,
+        {name: load_npnet(path) for name, path in nets.items()},
         models.scorers,
         [PromptRow(caption) for caption in captions[: scale.reported_captions]],
         settings=settings,
@@ -127,8 +160,9 @@ def compare(
         methods=methods,
         seeds=seeds,
         seeds_per_prompt=scale.reported_seeds,
-        redenoising=Redenoising(RECIPE.cfg, RECIPE.inversion_cfg),
+        redenoising=redenoising,
         batch=50,
         dataset=dataset,
         about=about,
+        worker=worker,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from npnet_core.model import NPNet
+from npnet_core.checkpoint import load_npnet
 from npnet_core.npd import NPDReader
 
 from ..bases import SAMPLERS, Schedule
@@ -14,7 +14,8 @@ from ..results import summarise
 from ..settings import Setting
 from . import world
 from .page import figures_of
-from .stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, World, compare, fit_net
+from .stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, compare, fit_net, two_settings
+from .workers import Parallel
 
 SEVEN = list(SAMPLERS)[:7]  # table 10's
 GUIDANCE = (1.0, 3.0, 5.5, 7.0)  # table 11
@@ -47,24 +48,26 @@ VARIANTS = (
 )
 
 
-def make_tables(models: World, dataset: Path, scale: Scale, out: Path, seed: int) -> str:
+def make_tables(weights: Path, dataset: Path, scale: Scale, out: Path, seed: int, in_parallel: Parallel) -> str:
     """Fit, sample and compare everything; Markdown. What is in ``out`` already is not made again."""
-    nets = {
+    files = {
         variant.name: fit_net(dataset, out / f"fit-{variant.name}", seed=seed, **variant.fit) for variant in VARIANTS
     }
-    full, settings = {"full": nets["full"]}, list(models.settings().values())
+    full, settings = {"full": files["full"]}, list(two_settings().values())
 
-    def rows(nets: Mapping[str, NPNet], settings: Sequence[Setting], *methods: str, **changes) -> list[dict]:
+    def rows(files: Mapping[str, Path], settings: Sequence[Setting], *methods: str, **changes) -> list[dict]:
         """One folder for all: what two tables need is made once."""
-        evaluation = compare(models, nets, settings, out / "compare", scale, methods=methods, **changes)
+        what = weights, files, settings, out / "compare", scale
+        in_parallel(compare, *what, methods=methods, **changes)
+        evaluation = compare(*what, methods=methods, **changes)
         return summarise(evaluation.rows, evaluation.about)["methods"]
 
-    wide = list(models.settings(*world.WIDE).values())
+    wide = list(two_settings(*world.WIDE).values())
     samplers = [Setting(Schedule(sampler, 10), 1.0, *world.SIZE) for sampler in SEVEN]
     guidance = [Setting(RECIPE.schedule, cfg, *world.SIZE) for cfg in GUIDANCE]
     parts = [
-        ("Ablations, selection and number of pairs (tables 4, 9, 14 and 15)", about_fits(dataset, nets)),
-        ("", render(rows(nets, settings, "inversion", "npnet"))),
+        ("Ablations, selection and number of pairs (tables 4, 9, 14 and 15)", about_fits(dataset, files)),
+        ("", render(rows(files, settings, "inversion", "npnet"))),
         ("Guidance (table 11)", render(rows(full, guidance, "inversion", "npnet"))),
         ("Samplers (table 10), at guidance 1", render(rows(full, samplers, "inversion", "npnet"))),
         (
@@ -79,12 +82,12 @@ def make_tables(models: World, dataset: Path, scale: Scale, out: Path, seed: int
     return "\n".join(f"## {title}\n\n{table}\n" if title else f"{table}\n" for title, table in parts)
 
 
-def about_fits(dataset: Path, nets: Mapping[str, NPNet]) -> str:
+def about_fits(dataset: Path, files: Mapping[str, Path]) -> str:
     """What each net was fitted on and how much of the change it explains for prompts it never saw."""
     pairs = len(NPDReader(dataset))
     lines = ["| net | pairs | dropped | steps | explains, held-out prompts | prompt dependence |", "|---" * 6 + "|"]
-    for name, npnet in nets.items():
-        selection, validation, training = figures_of(npnet)
+    for name, path in files.items():
+        selection, validation, training = figures_of(load_npnet(path))
         lines.append(
             f"| {name} | {selection['trained_on']} | {1 - selection['kept'] / pairs:.1%} | {training['steps']} "
             f"| {validation['validation_explained']:.1%} | {validation['prompt_dependence']:.2f} |"

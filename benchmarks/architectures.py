@@ -1,0 +1,210 @@
+"""Which network learns golden noise, and by which loss? ``python -m benchmarks.architectures DATASET [--seconds 120]``.
+
+DATASET holds pairs of the shapes world, for the captions that choices are made on (see ``docs/experiments.md`` for the
+command). Every network sees the same pairs for the same processor time. 60 captions are held out; what a net explains
+of their pairs' change is the first figure, what its golden noise does to pictures of them, with new seeds, the others.
+With scores in the dataset (``--losses``), one U-Net is fitted by several losses instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.candidates import ModulatedUNet, Transformer
+from benchmarks.shapes import SCHEDULE, in_batches, scored
+from benchmarks.timing import median_seconds
+from npnet_core.architectures import new_net
+from npnet_core.config import MENDED, Config, NPNetConfig, UNetConfig
+from npnet_core.diagnostics import dependence, explained, whiteness
+from npnet_core.npd import NPDReader
+from trainer import bases
+from trainer.bases import Base
+from trainer.pairs import epoch_order
+from trainer.shapes import world
+from trainer.shapes.stages import PREFERENCE, SMALL_SWIN, load_world
+from trainer.stats import compare
+from trainer.training import lr_factor
+
+HELD_OUT = 60  # captions, the last of those that choices are made on
+SEEDS = range(1_000_000, 2_000_000)  # of the pictures: neither collected nor reported
+SETTINGS = {"strong": 1.0, "weak": 5.5}  # guidance
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Of B pairs.
+
+    Args:
+        source, target: [B, C, H, W].
+        prompt_embeds: [B, T, D].
+        margin: [B], by how much the target's picture scored higher; None without scores.
+    """
+
+    source: Tensor
+    target: Tensor
+    prompt_embeds: Tensor
+    margin: Tensor | None
+
+    def __getitem__(self, indices) -> Pairs:
+        """Some of them."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return Pairs(*(None if value is None else value[indices] for value in values))
+
+
+def architectures(shape: Config) -> dict[str, Callable[[], nn.Module]]:
+    """About 0.7 M parameters each."""
+    common = {
+        name: getattr(shape, name) for name in ("family", "channels", "resolution", "prompt_tokens", "prompt_dim")
+    }
+    side, given = shape.resolution, (shape.channels, shape.prompt_dim)
+    swin = SMALL_SWIN | {"swin_dim": 64}
+    return {
+        "published, with its quirks": lambda: new_net(NPNetConfig(**common, **swin)),
+        "published, mended": lambda: new_net(NPNetConfig(**common, **swin, **MENDED)),
+        "U-Net, two levels": lambda: new_net(UNetConfig(**common, widths=(64, 128))),
+        "U-Net, three levels": lambda: new_net(UNetConfig(**common, widths=(64, 64, 96))),
+        "one level": lambda: new_net(UNetConfig(**common, widths=(96,), blocks=3)),
+        "U-Net, prompt by scale and shift": lambda: ModulatedUNet(*given, (64, 96)),
+        "transformer": lambda: Transformer(given[0], side, given[1], 96, 4, convolutions=False),
+        "transformer with convolutions": lambda: Transformer(given[0], side, given[1], 96, 3, convolutions=True),
+    }
+
+
+# (golden, pairs) → loss of each pair, [B]
+LOSSES: dict[str, Callable[[Tensor, Pairs], Tensor]] = {
+    "all pairs alike (eq. 8)": lambda golden, pairs: error(golden, pairs),
+    "pairs that helped": lambda golden, pairs: 2 * (pairs.margin > 0) * error(golden, pairs),
+    "weight: margin above 0": lambda golden, pairs: pairs.margin.clamp(min=0) * error(golden, pairs),
+    "weight: sigmoid of the margin": lambda golden, pairs: 2 * pairs.margin.sigmoid() * error(golden, pairs),
+    "penalty on colour": lambda golden, pairs: error(golden, pairs) + 0.1 * coloured(golden),
+}
+
+
+def error(golden: Tensor, pairs: Pairs) -> Tensor:
+    return (golden - pairs.target).square().mean((1, 2, 3))
+
+
+def coloured(golden: Tensor) -> Tensor:
+    """[B, C, H, W] → [B], 0 for white noise: squares of the variance's excess and of neighbours' covariances."""
+    excess = golden.square().mean((1, 2, 3)) - 1
+    x = (golden[..., 1:] * golden[..., :-1]).mean((1, 2, 3))
+    y = (golden[..., 1:, :] * golden[..., :-1, :]).mean((1, 2, 3))
+    return excess.square() + x.square() + y.square()
+
+
+def fit(net: nn.Module, pairs: Pairs, loss: Callable, seconds: float, batch: int = 64, lr: float = 2e-3) -> int:
+    """AdamW until so much processor time is spent; the rate falls to 0 with it. Returns the number of steps."""
+    optimizer = torch.optim.AdamW(net.parameters(), lr, betas=(0.9, 0.99))
+    count, start, step, order = len(pairs.source), time.process_time(), 0, []
+    net.train()
+    while (progress := (time.process_time() - start) / seconds) < 1:
+        if len(order) < batch:
+            order = epoch_order(count, 0, step)
+        chunk, order = pairs[order[:batch]], order[batch:]
+        for group in optimizer.param_groups:
+            group["lr"] = lr * lr_factor(int(1000 * progress) + 1, 1000, 20, "cosine")
+        optimizer.zero_grad()
+        loss(net(chunk.source, chunk.prompt_embeds), chunk).mean().backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+    net.eval()
+    return step
+
+
+def read(dataset: Path, base: Base) -> tuple[Pairs, Pairs]:
+    """Pairs to fit on and pairs of held-out captions."""
+    reader = NPDReader(dataset)
+    captions = world.split_captions()[0]
+    prompts = bases.encode(base, captions)
+    number = {caption: i for i, caption in enumerate(captions)}
+    caption = torch.tensor([number[record.key.prompt] for record in reader.records])
+    source, target = (noise.float() for noise in reader.batch(range(len(reader))))
+    scores = reader.scores(PREFERENCE) if PREFERENCE in reader.scorers else None
+    margin = None if scores is None else scores[:, 1] - scores[:, 0]
+    pairs = Pairs(source, target, prompts.prompt_embeds[caption], margin)
+    held_out = caption >= len(captions) - HELD_OUT
+    return pairs[~held_out], pairs[held_out]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--seconds", type=float, default=120, help="processor time for each fit")
+    parser.add_argument("--pairs", type=int, default=800, help="pictures of each kind")
+    parser.add_argument("--only", nargs="*", help="parts of the names of those to fit")
+    parser.add_argument("--losses", action="store_true", help="one U-Net, several losses; needs scores")
+    options = parser.parse_args()
+
+    models = load_world()
+    base = models.base
+    training, held_out = read(options.dataset, base)
+    shape = UNetConfig("sd1", *training.source.shape[1:3], *training.prompt_embeds.shape[1:])
+    nets, losses = architectures(shape), {"": LOSSES["all pairs alike (eq. 8)"]}
+    if options.losses:
+        nets, losses = {"U-Net, three levels": nets["U-Net, three levels"]}, LOSSES
+    rows = {f"{net} {loss}".strip(): (net, loss) for net in nets for loss in losses}
+    rows = {name: row for name, row in rows.items() if not options.only or any(part in name for part in options.only)}
+
+    captions = world.split_captions()[0][-HELD_OUT:]
+    captions = [captions[i % HELD_OUT] for i in range(options.pairs)]
+    prompts = bases.encode(base, captions)
+    noise = bases.initial_noise(base, SEEDS[: options.pairs], *world.SIZE)
+    scores = {name: scored(base, models.scorers, captions, prompts, cfg) for name, cfg in SETTINGS.items()}
+    standard = {name: score(noise) for name, score in scores.items()}
+
+    print(
+        f"{len(training.source):,} pairs to fit on, {len(held_out.source):,} held out, {options.seconds:g} s each, "
+        f"{torch.get_num_threads()} threads, {SCHEDULE.steps} steps; N = {options.pairs}. Captions right of standard: "
+        + ", ".join(f"{right.mean():.3f} {name}" for name, (_, right) in standard.items())
+    )
+    head = ["net", "parameters", "steps", "explains", "of training", "prompt dependence", "variance", "ms per image"]
+    for name in SETTINGS:
+        head += [f"wins, {name}", f"captions right, {name}"]
+    print("|", " | ".join([*head, "wrong prompt, strong"]), "|\n" + "|---" * (len(head) + 1) + "|")
+    for name, (net_name, loss_name) in rows.items():
+        torch.manual_seed(0)
+        net = nets[net_name]()
+        steps = fit(net, training, losses[loss_name], options.seconds)
+
+        def golden(source: Tensor, prompts, net=net) -> Tensor:
+            return in_batches(lambda x, p: net(x, p.prompt_embeds), source, prompts)
+
+        def share(pairs: Pairs, net=net) -> float:
+            some = pairs[:2000]
+            with torch.no_grad():
+                found = net(some.source, some.prompt_embeds)
+            return explained(some.source, some.target, found)
+
+        better, other = golden(noise, prompts), golden(noise, prompts[[*range(1, len(captions)), 0]])
+        cells = [
+            f"{sum(parameter.numel() for parameter in net.parameters()) / 1e6:.2f} M",
+            steps,
+            f"{share(held_out):.1%}",
+            f"{share(training):.1%}",
+            f"{dependence(noise, better, other):.2f}",
+            f"{whiteness(better).variance:.3f}",
+            f"{1000 * median_seconds(lambda net=net: golden(noise[:50], prompts[:50]), 3) / 50:.1f}",
+        ]
+        for setting, score in scores.items():
+            likelihood, right = score(better)
+            cells += [wins(standard[setting][0], likelihood), f"{right.mean():.3f}"]
+        cells.append(wins(standard["strong"][0], scores["strong"](other)[0]))
+        print("|", " | ".join(map(str, [name, *cells])), "|", flush=True)
+
+
+def wins(before: Tensor, after: Tensor) -> str:
+    c = compare(before.tolist(), after.tolist())
+    return f"{c.wins:.3f} [{c.wins_low:.3f}, {c.wins_high:.3f}]"
+
+
+if __name__ == "__main__":
+    main()
