@@ -1,4 +1,5 @@
-"""Takes the pictures of the templates and of the help pages in a running ComfyUI that has this pack:
+"""Takes the pictures of the templates and of the help pages in a running ComfyUI that has this pack, with a file, if only an
+empty one, for every model that a template names:
 
     python -m workflows.pictures http://127.0.0.1:8188
 
@@ -36,6 +37,8 @@ def picture(page: Page, layout: Layout) -> Image.Image:
     page.set_viewport_size({"width": width + 2 * PANELS[0], "height": height + 2 * PANELS[1]})
     page.evaluate(SHOW, [canvas_graph("picture", layout), PANELS])
     page.wait_for_timeout(2000)  # drawn when the browser finds the time
+    if page.get_by_role("dialog").count():
+        raise SystemExit(f"ComfyUI shows a dialog over the graph: {page.get_by_role('dialog').first.inner_text()!r}")
     corner = page.evaluate("app.canvas.canvas.getBoundingClientRect()")
     shot = page.screenshot(
         clip={
