@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, reason
 from .whole import whole
 
 HASH = "modelspec.hash_sha256"  # of all tensors, where a safetensors file says it
@@ -46,9 +46,9 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise
     # A damaged file can break a parser anywhere; whatever it was, it is reported as that.
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
         raise InputError(
-            f"{path} cannot be read ({type(error).__name__}: {reason}): it is truncated or damaged, get the file again."
+            f"{path} cannot be read ({type(error).__name__}: {reason(error)}): it is truncated or damaged, get the "
+            "file again."
         ) from error
 
 
