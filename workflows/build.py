@@ -18,6 +18,9 @@ DREAMSHAPER_NPNET = ModelFile("dreamshaper.safetensors", NPNETS, "npnet", "122 M
 HUNYUAN_NPNET = ModelFile("dit.safetensors", NPNETS, "npnet", "119 MB")
 HPS = ModelFile("HPS_v2.1_compressed.pt", "xswu/HPSv2", "preference", "2.0 GB")
 
+# The paper's settings for SDXL.
+REDENOISE = {"cfg": 5.5, "inversion_cfg": 1.0, "rounds": 1, "inversion": "exact", "depth": 1}
+
 OURS = "yellow"  # the colour of this pack's nodes
 PICTURE = (360, 380)
 REPORT = (PICTURE[0], 150)  # a node that shows a prompt and what it reports
@@ -438,7 +441,6 @@ def golden_noise(npnet: Node, noise: Node, positive: Node) -> Node:
 
 
 def redenoise_pair(checkpoint: Node, positive: Node, negative: Node, noise: Node, sigmas: Node, latent: Node) -> Node:
-    """With the paper's settings for SDXL."""
     return node(
         "NPNetRedenoisePair",
         model=checkpoint["MODEL"],
@@ -447,11 +449,7 @@ def redenoise_pair(checkpoint: Node, positive: Node, negative: Node, noise: Node
         noise=noise,
         sigmas=sigmas,
         latent_image=latent,
-        cfg=5.5,
-        inversion_cfg=1.0,
-        rounds=1,
-        inversion="exact",
-        depth=1,
+        **REDENOISE,
         color=OURS,
     )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from workflows.build import HPS, OURS, SDXL, load_checkpoint, redenoise_pair
+from workflows.build import HPS, OURS, REDENOISE, SDXL, load_checkpoint, redenoise_pair
 from workflows.canvas import Layout, Node, Output, column, node, row
 
 NARROW = (250, 0)  # the help is shown in a narrow panel
 REPORT = (NARROW[0], 120)
 PROMPT = "your prompt"
-REDENOISE = {"cfg": 5.5, "inversion_cfg": 1.0, "rounds": 1, "inversion": "exact", "depth": 1}
 
 
 def help_of_load() -> Layout:
