@@ -48,8 +48,9 @@ class NoisePair:
         source, target: [B, C, H, W] each, unit variance.
         seed: the source's.
         items: [B], which noise of the seed's stream each one is.
-        base_family: of the prompt, as in NPNetConfig.
-        sigmas: the noise levels that it was made between.
+        base_family: of the prompt, as in :class:`npnet_core.config.Config`.
+        sigmas: the noise levels that it was made between, noisiest first, one more than ``depth``.
+        cfg, inversion_cfg, rounds, inversion, depth: as in :func:`npnet_core.redenoise.redenoise`.
         scores: scorer → raw scores of source and target images, [B] each.
         kept: [B], whether every filter so far prefers the target.
     """
@@ -202,8 +203,8 @@ class NPNetRedenoisePair(io.ComfyNode):
                 io.Sigmas.Input(
                     "sigmas",
                     tooltip="The sampling schedule; its first two values are the step that is taken, or more with a "
-                    "greater depth. The paper "
-                    "collects at 10 steps (4 for few-step models): fewer steps make a larger change.",
+                    "greater depth. The paper collects at 10 steps (4 for few-step models): fewer steps make a larger "
+                    "change.",
                 ),
                 io.Latent.Input("latent_image", tooltip="The latent that both noises will be sampled with."),
                 io.Float.Input("cfg", default=5.5, tooltip="Guidance of the denoising step.", **guidance),
@@ -221,7 +222,7 @@ class NPNetRedenoisePair(io.ComfyNode):
                     min=1,
                     max=100,
                     tooltip="How many steps are taken down and back: 1 in the paper; with fixed-point, 2 or 3 make "
-                    "targets that won more often in our measurements.",
+                    "targets that won more often in our measurements, at guidance 1 only.",
                 ),
             ],
             outputs=[
