@@ -1,5 +1,5 @@
-"""Takes the pictures of the templates and of the help pages, in a running ComfyUI that has this pack and a file, if only
-an empty one, for every model that a template names:
+"""Takes the pictures of the templates and of the help pages, in a running ComfyUI that has this pack and a file, if
+only an empty one, for every model that a template names:
 
     python -m workflows.pictures http://127.0.0.1:8188
 
