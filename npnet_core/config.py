@@ -1,4 +1,4 @@
-"""What a net looks like: a config per architecture, and the nets that have been published."""
+"""What nets look like: a config per architecture, the published nets among them."""
 
 from __future__ import annotations
 

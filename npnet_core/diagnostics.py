@@ -1,4 +1,4 @@
-"""What a net does to noise, in figures that need no sampling."""
+"""What was done to noise, by a net or by re-denoising, in figures that need no sampling."""
 
 from __future__ import annotations
 

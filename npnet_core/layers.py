@@ -1,8 +1,8 @@
 """The small blocks of NPNet's singular-value branch and text term.
 
-Every layer takes ``operations``, the namespace that Linear and LayerNorm come from: ``torch.nn``, or one whose
-layers move their weights to the input's device when they are used. Parameters that belong to no such layer are
-moved by hand (``.to(x)``).
+Here, in ``swin.py`` and in ``unet.py`` every layer takes ``operations``, the namespace that Linear and LayerNorm come
+from: ``torch.nn``, or one whose layers move their weights to the input's device when they are used. Parameters that
+belong to no such layer are moved by hand (``.to(x)``).
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class SelfAttention(nn.Module):
         self.proj = operations.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, N, dim] → [B, N, dim]."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         x = F.scaled_dot_product_attention(q, k, v)
         return self.proj(rearrange(x, "b h n d -> b n (h d)"))
@@ -86,7 +87,7 @@ class SingularValueBranch(nn.Module):
         self.head = MLP(size, 1024, size, operations)
 
     def forward(self, noise: Tensor, svd: SVD | None = None) -> Tensor:
-        """noise [B, C, R, R] → [B, C, R, R]; ``svd`` is ``decompose(noise)`` where that was done before."""
+        """noise [B, C, R, R] → [B, C, R, R]; ``svd`` is ``decompose(noise, …)`` where that was done before."""
         u, s, vh = svd or decompose(noise, self.tile, self.fixed_signs)
         tokens = self.u_mlp(u.mT) + self.v_mlp(vh) + self.s_linear(s).unsqueeze(1)  # [B, M, M]
         change = self.head(self.attention(tokens).mean(1))  # Σ̃ − Σ, [B, M]

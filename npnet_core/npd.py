@@ -53,7 +53,7 @@ class Manifest:
     """The settings behind a dataset. All but ``recorded`` must be equal for all its pairs.
 
     Args:
-        base_family: base model family, as in NPNetConfig (``sdxl``, ``hunyuan-dit``, …).
+        base_family: base model family, as in :class:`npnet_core.config.Config` (``sdxl``, ``hunyuan-dit``, …).
         sigmas: the noise levels of re-denoising, one more than it takes steps down (two in the paper), as ComfyUI
             counts sigma: √((1 - ᾱ) / ᾱ), or flow's 0..1. Compared to 1e-5 relative.
         cfg, inversion_cfg: guidance of the denoising and of the inversion step.

@@ -1,4 +1,4 @@
-"""Which pairs are kept and which images are best: pure functions of raw scores."""
+"""Selection by raw scores, as pure functions: the paper's of pairs, the best of N for images."""
 
 from __future__ import annotations
 

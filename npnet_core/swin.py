@@ -49,6 +49,7 @@ class WindowAttention(nn.Module):
         return bias + shift_mask(self.side, self.window, self.shift).to(x) if self.shift else bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, side, side, dim] → [B, side, side, dim]."""
         batch = len(x)
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
@@ -102,7 +103,7 @@ class Block(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """2x2 neighbours become one pixel of twice the width."""
+    """2x2 neighbours become one pixel of twice the width: [B, H, W, dim] → [B, H/2, W/2, 2·dim]."""
 
     def __init__(self, dim: int, operations=nn):
         super().__init__()
@@ -114,6 +115,8 @@ class PatchMerging(nn.Module):
 
 
 class Stage(nn.Module):
+    """Blocks over a map [B, side, side, dim], made of the one before, [B, 2·side, 2·side, dim/2], unless ``first``."""
+
     def __init__(
         self,
         dim: int,

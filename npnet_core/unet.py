@@ -58,7 +58,7 @@ class CrossAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """A transformer's, but its first layer sees the neighbours."""
+    """A transformer's, but its first layer sees the neighbours: [B, H, W, dim] → [B, H, W, dim]."""
 
     def __init__(self, dim: int, operations=nn):
         super().__init__()
@@ -71,12 +71,15 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
+    """The prompt, then the neighbours, each added to what is there."""
+
     def __init__(self, dim: int, prompt_dim: int, operations=nn):
         super().__init__()
         self.attention = CrossAttention(dim, prompt_dim, operations)
         self.feed_forward = FeedForward(dim, operations)
 
     def forward(self, x: Tensor, prompt: Tensor) -> Tensor:
+        """x [B, H, W, dim], prompt [B, T, prompt_dim] → [B, H, W, dim]."""
         x = x + self.attention(x, prompt)
         return x + self.feed_forward(x)
 
@@ -90,6 +93,8 @@ class Down(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, prompt_dim, operations) for _ in range(blocks))
 
     def forward(self, x: Tensor, prompt: Tensor) -> Tensor:
+        """x [B, H, W, features_in], prompt [B, T, prompt_dim] → [B, H/2, W/2, dim], from even H and W; without
+        ``features_in`` [B, H, W, dim] stays as large as it is."""
         if self.merge is not None:
             x = self.merge(rearrange(x, "b (y i) (x j) d -> b y x (i j d)", i=2, j=2))
         for block in self.blocks:
@@ -107,6 +112,7 @@ class Up(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, prompt_dim, operations) for _ in range(blocks))
 
     def forward(self, x: Tensor, before: Tensor, prompt: Tensor) -> Tensor:
+        """x [B, H, W, features_in], before [B, 2H, 2W, dim], prompt [B, T, prompt_dim] → [B, 2H, 2W, dim]."""
         x = rearrange(self.expand(x), "b y x (i j d) -> b (y i) (x j) d", i=2, j=2)
         x = self.join(torch.cat([x, before], dim=-1))
         for block in self.blocks:
@@ -167,9 +173,9 @@ class UNet(nn.Module):
         return noise + self.change(noise, self.prompt_linear(self.prompt_norm(prompt)))
 
     def change(self, noise: Tensor, prompt: Tensor) -> Tensor:
-        """golden − noise, [B, C, H, W]."""
+        """golden − noise, [B, C, H, W]; the prompt [B, T, widths[-1]] is projected already."""
         height, width = noise.shape[-2:]
-        side = PATCH * 2 ** (len(self.ups))  # of a pixel of the lowest level, which the noise is filled up to
+        side = PATCH * 2 ** len(self.ups)  # of a pixel of the lowest level, which the noise is filled up to
         x = F.pad(noise, (0, -width % side, 0, -height % side))
         x = self.first(rearrange(x, "b c (y i) (x j) -> b y x (c i j)", i=PATCH, j=PATCH))
         before = []

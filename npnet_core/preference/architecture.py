@@ -22,6 +22,8 @@ def _check_sizes(sizes) -> None:
 
 @dataclass(frozen=True)
 class Vision:
+    """The image tower: sides in pixels, widths in features."""
+
     image_size: int
     patch_size: int
     width: int
@@ -39,6 +41,8 @@ class Vision:
 
 @dataclass(frozen=True)
 class Text:
+    """The text tower: lengths in tokens, widths in features."""
+
     context_length: int
     vocab_size: int
     width: int

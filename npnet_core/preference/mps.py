@@ -61,6 +61,8 @@ class SelfBlock(nn.Module):
 
 
 class Gate(nn.Module):
+    """SwiGLU: [B, N, 2·D] → [B, N, D]."""
+
     def forward(self, x: Tensor) -> Tensor:
         value, gate = x.chunk(2, dim=-1)
         return F.silu(gate) * value

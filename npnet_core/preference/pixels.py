@@ -51,9 +51,11 @@ def crop_to_square(images: Tensor, size: int, *, as_torchvision: bool = False) -
 
 
 def eight_bits(pixels: Tensor) -> Tensor:
+    """Rounded to 255ths and clamped to 0..1, any shape."""
     return pixels.mul(255).round_().clamp_(0, 255).div_(255)
 
 
 def normalise(pixels: Tensor) -> Tensor:
+    """[B, 3, H, W] in 0..1 → in standard deviations of what CLIP was trained on."""
     mean, std = (pixels.new_tensor(values)[:, None, None] for values in (MEAN, STD))
     return (pixels - mean) / std
