@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from npnet_core.architectures import GoldenNet
 from npnet_core.diagnostics import dependence, device_difference, explained, singular_vector_overlap, whiteness
 from npnet_core.errors import InputError
 from npnet_core.golden import golden_noise
-from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
 
 from . import bases
@@ -28,7 +28,7 @@ NO_GPU = "CPU and GPU were not compared: there is no GPU here."
 
 def diagnose(
     base: Base,
-    npnets: Mapping[str, NPNet],
+    npnets: Mapping[str, GoldenNet],
     draws: Sequence[Draw],
     setting: Setting,
     dataset: Path | None = None,
@@ -100,7 +100,7 @@ def read_pairs(base: Base, dataset: Path) -> tuple[list, list, list]:
     return [x[None].float() for x in sources], [x[None].float() for x in targets], list(embeds.split(1))
 
 
-def explained_of(npnet: NPNet, sources: Sequence, targets: Sequence, embeds: Sequence) -> float:
+def explained_of(npnet: GoldenNet, sources: Sequence, targets: Sequence, embeds: Sequence) -> float:
     """:func:`npnet_core.diagnostics.explained` over pairs of any sizes together."""
     golden = [golden_noise(npnet, x, c) for x, c in zip(sources, embeds, strict=True)]
     return explained(*(torch.cat([x.flatten() for x in side]) for side in (sources, targets, golden)))

@@ -4,7 +4,7 @@ As a library::
 
     evaluation = evaluate(
         base,                        # trainer.bases.Base
-        {"mine": npnet},             # name → NPNet; {} for none
+        {"mine": npnet},             # name → net; {} for none
         scorers,                     # Scorer objects (or LaterScorer)
         [PromptRow("a red circle", "colour"), …],        # trainer.prompts.PromptRow(prompt, category=None), each once
         settings=[Setting(Schedule("ddim", 10), 1.0, height=32, width=32)],     # trainer.settings.Setting
@@ -40,9 +40,9 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet
 from npnet_core.errors import InputError
-from npnet_core.model import NPNet
 from npnet_core.preference import KINDS, Scorer
 from npnet_core.redenoise import INVERSIONS_HELP
 
@@ -293,7 +293,7 @@ def fid_of(
 
 def evaluate(
     base: Base,
-    npnets: Mapping[str, NPNet],
+    npnets: Mapping[str, GoldenNet],
     scorers: Sequence[Scorer | LaterScorer],
     prompts: Sequence[PromptRow],
     *,
@@ -394,7 +394,7 @@ def score_with(
 
 
 @contextmanager
-def resting(base: Base, npnets: Iterable[NPNet]) -> Iterator[None]:
+def resting(base: Base, npnets: Iterable[GoldenNet]) -> Iterator[None]:
     """Within the block base model and nets are on the CPU."""
     nets = [(npnet, next(npnet.parameters()).device) for npnet in npnets]
     for npnet, _ in nets:

@@ -16,9 +16,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from npnet_core.architectures import GoldenNet
 from npnet_core.errors import InputError
 from npnet_core.golden import golden_noise, noise_generator
-from npnet_core.model import NPNet
 from npnet_core.redenoise import check_levels, ddim, redenoise
 
 from . import bases
@@ -83,11 +83,11 @@ class Method:
     description: str
     start: Start
     wrong_prompt: bool = False
-    npnet: NPNet | None = None
+    npnet: GoldenNet | None = None
     weights: str | None = None
 
 
-def weight_hash(npnet: NPNet) -> str:
+def weight_hash(npnet: GoldenNet) -> str:
     """SHA-256 of a net's config and weights."""
     digest = hashlib.sha256(json.dumps(npnet.config.to_dict(), sort_keys=True).encode())
     for value in npnet.state_dict().values():
@@ -133,14 +133,14 @@ def repaint(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, round
     return x
 
 
-def golden(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, npnet: NPNet) -> Tensor:
+def golden(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, npnet: GoldenNet) -> Tensor:
     """The net's golden noise."""
     return golden_noise(npnet, noise, prompts.prompt_embeds)
 
 
 def choose_methods(
     names: Sequence[str],
-    npnets: Mapping[str, NPNet],
+    npnets: Mapping[str, GoldenNet],
     redenoising: Redenoising = REDENOISING,
     repaint_rounds: int = 1,
 ) -> list[Method]:
