@@ -1,6 +1,6 @@
 """Nets on the captions that are reported: ``python -m benchmarks.nets OUT DATASET NAME=FILE… [--seeds 16]``.
 
-Each against standard noise, told the right and a wrong prompt, and against each other, at the demo's two settings; and
+Each against standard noise, at the strong setting told a wrong prompt too, and against each other; beside them
 re-denoising itself, that deep, by fixed points. DATASET is what they were fitted on. OUT keeps the pictures: the same
 command goes on where it was.
 """
@@ -13,9 +13,9 @@ from pathlib import Path
 from trainer.methods import Redenoising
 from trainer.results import summarise
 from trainer.shapes import WEIGHTS
-from trainer.shapes.stages import RECIPE, Scale, compare, two_settings
-from trainer.shapes.tables import about_fits, render
-from trainer.shapes.workers import parallel
+from trainer.shapes.stages import PREFERENCE, RECIPE, Scale, two_settings
+from trainer.shapes.tables import Table, about_fits, compare_all, render
+from trainer.shapes.workers import in_parallel
 
 
 def main() -> None:
@@ -29,22 +29,26 @@ def main() -> None:
 
     files = {name: Path(path) for name, _, path in (net.partition("=") for net in options.nets)}
     redenoising = Redenoising(RECIPE.cfg, RECIPE.inversion_cfg, inversion="fixed-point", depth=options.depth)
-    what = WEIGHTS, files, list(two_settings().values()), options.out, Scale(0, 0, 128, options.seeds)
-    with parallel() as in_parallel:
-        in_parallel(compare, *what, redenoising=redenoising)
-    evaluation = compare(*what, redenoising=redenoising)
-    results = summarise(evaluation.rows, evaluation.about)
-
-    print(about_fits(options.dataset, files), render(results["methods"]), sep="\n\n")
-    print("\n| setting | metric | noise | against | wins [95 %] | difference [95 %] |\n" + "|---" * 6 + "|")
-    right = [{**row, "versus": "standard"} for row in results["methods"] if row["metric"] == "captions-right"]
-    for row in [*results["pairs"], *right]:
-        low, high = row["difference_low"], row["difference_high"]
-        print(
-            f"| {row['setting']} | {row['metric']} | {row['method']} | {row['versus']} "
-            f"| {row['wins']:.3f} [{row['wins_low']:.3f}, {row['wins_high']:.3f}] "
-            f"| {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}] |"
-        )
+    strong, weak = two_settings().values()
+    tables = [
+        Table("strong", files, [strong], ("inversion", "npnet", "wrong-prompt"), {"redenoising": redenoising}),
+        Table("weak", files, [weak], more={"redenoising": redenoising}),
+    ]
+    what = WEIGHTS, tables, options.out, Scale(0, 0, 128, options.seeds)
+    in_parallel(compare_all, *what)
+    print(about_fits(options.dataset, files))
+    for evaluation in compare_all(*what):
+        results = summarise(evaluation.rows, evaluation.about)
+        print("\n" + render(results["methods"]))
+        print("\n| metric | noise | against | wins [95 %] | difference [95 %] |\n" + "|---" * 5 + "|")
+        right = [{**row, "versus": "standard"} for row in results["methods"] if row["metric"] != PREFERENCE]
+        for row in [*results["pairs"], *right]:
+            low, high = row["difference_low"], row["difference_high"]
+            print(
+                f"| {row['metric']} | {row['method']} | {row['versus']} "
+                f"| {row['wins']:.3f} [{row['wins_low']:.3f}, {row['wins_high']:.3f}] "
+                f"| {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}] |"
+            )
 
 
 if __name__ == "__main__":

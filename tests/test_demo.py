@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
 
 from npnet_core.checkpoint import load_npnet
-from npnet_core.errors import InputError
 from npnet_core.npd import NPDReader
 from trainer import demo
 from trainer.cli import main
@@ -98,12 +96,6 @@ def test_its_nets_are_like_any_other(folder, capsys):
     assert (npnet.config.resolution, npnet.config.prompt_dim) == (16, 64)
     assert main(["inspect", str(path)]) == 0
     assert "prompt dependence" in capsys.readouterr().out
-
-
-def test_a_process_that_fails_says_why_and_stops_the_demo(tmp_path):
-    with pytest.raises(InputError, match="There is no base model"), workers.parallel() as in_parallel:
-        in_parallel(stages.collect_pairs, tmp_path / "nowhere", tmp_path / "pairs", SCALE)
-    assert multiprocessing.active_children() == []
 
 
 def test_tables(folder, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ from .shapes import WEIGHTS
 
 if TYPE_CHECKING:
     from .shapes.stages import Scale
-    from .shapes.workers import Parallel
 
 THREADS = 2  # the last bits of a product depend on how many there are, and a fit on its last bits
 
@@ -54,34 +54,35 @@ class Options:
 
 def run(options: Options) -> None:
     from .shapes import stages
-    from .shapes.workers import parallel
+    from .shapes.workers import in_parallel
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C
     torch.set_num_threads(THREADS)
     options.out.mkdir(parents=True, exist_ok=True)
     weights = retrained(options) if options.retrain else WEIGHTS
     scale = stages.FULL if options.full else stages.QUICK
     dataset = options.out / "pairs"
-    with parallel() as in_parallel:
-        in_parallel(stages.collect_pairs, weights, dataset, scale)
-        if options.tables:
-            write_tables(options, weights, dataset, scale, in_parallel)
-        else:
-            write_report(options, weights, dataset, scale, in_parallel)
+    in_parallel(stages.collect_pairs, weights, dataset, scale)
+    if options.tables:
+        write_tables(options, weights, dataset, scale)
+    else:
+        write_report(options, weights, dataset, scale)
 
 
-def write_tables(options: Options, weights: Path, dataset: Path, scale: Scale, in_parallel: Parallel) -> None:
+def write_tables(options: Options, weights: Path, dataset: Path, scale: Scale) -> None:
     """OUT/tables.md."""
     from .shapes.tables import make_tables
 
-    tables = make_tables(weights, dataset, scale, options.out / "tables", options.seed, in_parallel)
+    tables = make_tables(weights, dataset, scale, options.out / "tables", options.seed)
     (options.out / "tables.md").write_text(tables, encoding="utf-8")
     print(tables)
 
 
-def write_report(options: Options, weights: Path, dataset: Path, scale: Scale, in_parallel: Parallel) -> None:
+def write_report(options: Options, weights: Path, dataset: Path, scale: Scale) -> None:
     """OUT/report.html and what goes with it."""
     from .shapes import stages
     from .shapes.page import NETS, write_page
+    from .shapes.workers import in_parallel
 
     nets = {
         name: stages.fit_net(dataset, options.out / f"fit-{name}", seed=options.seed, **changes)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from npnet_core.checkpoint import load_npnet
 from npnet_core.npd import NPDReader
 
 from ..bases import SAMPLERS, Schedule
+from ..evaluate import Evaluation
 from ..results import summarise
 from ..settings import Setting
 from . import world
 from .page import figures_of
 from .stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, compare, fit_net, two_settings
-from .workers import Parallel
+from .workers import in_parallel
 
 SEVEN = list(SAMPLERS)[:7]  # table 10's
 GUIDANCE = (1.0, 3.0, 5.5, 7.0)  # table 11
@@ -48,38 +49,56 @@ VARIANTS = (
 )
 
 
-def make_tables(weights: Path, dataset: Path, scale: Scale, out: Path, seed: int, in_parallel: Parallel) -> str:
+@dataclass(frozen=True)
+class Table:
+    """One comparison; all are made in one folder, so that what two of them need is made once.
+
+    Args:
+        nets: name → file.
+        settings, methods, more: as for :func:`trainer.shapes.stages.compare`.
+    """
+
+    title: str
+    nets: Mapping[str, Path]
+    settings: Sequence[Setting]
+    methods: Sequence[str] = ("inversion", "npnet")
+    more: Mapping[str, object] = field(default_factory=dict)
+
+
+def make_tables(weights: Path, dataset: Path, scale: Scale, out: Path, seed: int) -> str:
     """Fit, sample and compare everything; Markdown. What is in ``out`` already is not made again."""
     files = {
         variant.name: fit_net(dataset, out / f"fit-{variant.name}", seed=seed, **variant.fit) for variant in VARIANTS
     }
-    full, settings = {"full": files["full"]}, list(two_settings().values())
-
-    def rows(files: Mapping[str, Path], settings: Sequence[Setting], *methods: str, **changes) -> list[dict]:
-        """One folder for all: what two tables need is made once."""
-        what = weights, files, settings, out / "compare", scale
-        in_parallel(compare, *what, methods=methods, **changes)
-        evaluation = compare(*what, methods=methods, **changes)
-        return summarise(evaluation.rows, evaluation.about)["methods"]
-
-    wide = list(two_settings(*world.WIDE).values())
+    full, both = {"full": files["full"]}, list(two_settings().values())
     samplers = [Setting(Schedule(sampler, 10), 1.0, *world.SIZE) for sampler in SEVEN]
     guidance = [Setting(RECIPE.schedule, cfg, *world.SIZE) for cfg in GUIDANCE]
-    parts = [
-        ("Ablations, selection and number of pairs (tables 4, 9, 14 and 15)", about_fits(dataset, files)),
-        ("", render(rows(files, settings, "inversion", "npnet"))),
-        ("Guidance (table 11)", render(rows(full, guidance, "inversion", "npnet"))),
-        ("Samplers (table 10), at guidance 1", render(rows(full, samplers, "inversion", "npnet"))),
-        (
-            "Seeds that pairs were made of (table 16); other seeds above",
-            render(rows(full, settings, "inversion", "npnet", seeds=COLLECTED_SEEDS)),
-        ),
-        (
-            f"{world.WIDE[1]}x{world.WIDE[0]} pixels, where the net's view is transported noise",
-            render(rows(full, wide, "inversion", "npnet", "wrong-prompt")),
-        ),
+    seeds = {"seeds": COLLECTED_SEEDS}
+    wide_pixels = f"{world.WIDE[1]}x{world.WIDE[0]}"
+    wide, with_control = list(two_settings(*world.WIDE).values()), ("inversion", "npnet", "wrong-prompt")
+    tables = [
+        Table("Ablations, selection and number of pairs (tables 4, 9, 14 and 15)", files, both),
+        Table("Guidance (table 11)", full, guidance),
+        Table("Samplers (table 10), at guidance 1", full, samplers),
+        Table("Seeds that pairs were made of (table 16); other seeds above", full, both, more=seeds),
+        Table(f"{wide_pixels} pixels, where the net's view is transported noise", full, wide, with_control),
     ]
-    return "\n".join(f"## {title}\n\n{table}\n" if title else f"{table}\n" for title, table in parts)
+    in_parallel(compare_all, weights, tables, out / "compare", scale)
+    parts = []
+    for table, evaluation in zip(tables, compare_all(weights, tables, out / "compare", scale), strict=True):
+        parts += [f"## {table.title}", render(summarise(evaluation.rows, evaluation.about)["methods"])]
+    parts.insert(1, about_fits(dataset, files))
+    return "\n\n".join(parts) + "\n"
+
+
+def compare_all(
+    weights: Path, tables: Sequence[Table], out: Path, scale: Scale, worker: tuple[int, int] = (0, 1)
+) -> list[Evaluation]:
+    """:func:`trainer.shapes.stages.compare` for every table."""
+    return [
+        compare(weights, table.nets, table.settings, out, scale, methods=table.methods, worker=worker, **table.more)
+        for table in tables
+    ]
 
 
 def about_fits(dataset: Path, files: Mapping[str, Path]) -> str:

@@ -4,45 +4,67 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import wait
+
+from npnet_core.errors import InputError
 
 WORKERS = 2
 
-Parallel = Callable[..., None]
-"""``in_parallel(work, *args, **kwargs)``: ``work(*args, worker=(i, WORKERS), **kwargs)`` in every process, each with a
-progress bar of its own. ``work`` is a module's function, the rest can be pickled; what it makes it leaves on disk.
-Raises what it raises."""
 
+def in_parallel(work: Callable[..., object], *args, **kwargs) -> None:
+    """``work(*args, worker=(i, WORKERS), **kwargs)`` in processes of its own, each with a progress bar of its own.
 
-@contextmanager
-def parallel() -> Iterator[Parallel]:
-    """Processes for the block, which end with it, however it ends."""
+    If this process is stopped (SIGKILL apart), or one of them fails, the others are stopped as by Ctrl-C.
+
+    Args:
+        work: a module's function. What it makes it leaves on disk.
+        args, kwargs: what can be pickled.
+
+    Raises:
+        ChildProcessError: if a process failed, which has said why, or was killed.
+    """
     context = multiprocessing.get_context("spawn")  # forked ones would hang in their threads
-    pool = ProcessPoolExecutor(WORKERS, context, initializer=_use_one_thread)
-
-    def in_parallel(work: Callable[..., object], *args, **kwargs) -> None:
-        futures = [pool.submit(_run, worker, work, args, kwargs) for worker in range(WORKERS)]
-        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-            future.result()
-
+    processes = [context.Process(target=_run, args=(worker, work, args, kwargs)) for worker in range(WORKERS)]
+    for process in processes:
+        process.start()
     try:
-        yield in_parallel
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
+        while not any(process.exitcode for process in processes):
+            if not (running := [process.sentinel for process in processes if process.exitcode is None]):
+                return
+            wait(running)
+        codes = [process.exitcode for process in processes]
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process in processes:
+            process.terminate()
+            process.join()
+    if any(code and code < 0 for code in codes):  # by a signal
+        raise ChildProcessError(
+            "A process of the demo was killed, as systems do that run out of memory: make room, then start again, and "
+            "it goes on where it was."
+        )
+    raise ChildProcessError("A process of the demo failed and has said why: see above.")
 
 
-def _use_one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+def _stop(number: int, frame: object) -> None:
+    """Once only: Ctrl-C reaches every process, then the first one stops them too, while they write what is finished."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _run(worker: int, work: Callable[..., object], args: tuple, kwargs: dict) -> None:
+    import torch
+
     os.environ["LOCAL_RANK"] = str(worker)  # the line of its progress bar
-    work(*args, worker=(worker, WORKERS), **kwargs)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    torch.set_num_threads(1)
+    try:
+        work(*args, worker=(worker, WORKERS), **kwargs)
+    except (InputError, OSError) as error:
+        sys.exit(f"npnet demo: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
