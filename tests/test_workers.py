@@ -76,7 +76,7 @@ def test_a_killed_process_is_reported_and_stops_the_other(tmp_path):
 def test_a_process_that_fails_says_why_and_stops_the_other(tmp_path, capfd):
     with pytest.raises(ChildProcessError, match="has said why"):
         in_parallel(first_refuses, tmp_path)
-    assert "npnet demo: No such folder came: give another." in capfd.readouterr().err
+    assert "No such folder came: give another." in capfd.readouterr().err
     assert multiprocessing.active_children() == []
 
 

@@ -28,24 +28,24 @@ def in_parallel(work: Callable[..., object], *args, **kwargs) -> None:
     """
     context = multiprocessing.get_context("spawn")  # forked ones would hang in their threads
     processes = [context.Process(target=_run, args=(worker, work, args, kwargs)) for worker in range(WORKERS)]
-    for process in processes:
-        process.start()
     try:
+        for process in processes:
+            process.start()
         while not any(process.exitcode for process in processes):
             if not (running := [process.sentinel for process in processes if process.exitcode is None]):
                 return
             wait(running)
         codes = [process.exitcode for process in processes]
     finally:
-        for process in processes:
+        for process in (process for process in processes if process.pid is not None):
             process.terminate()
             process.join()
     if any(code and code < 0 for code in codes):  # by a signal
         raise ChildProcessError(
-            "A process of the demo was killed, as systems do that run out of memory: make room, then start again, and "
+            "One of the processes was killed, as systems do that run out of memory: make room, then start again, and "
             "it goes on where it was."
         )
-    raise ChildProcessError("A process of the demo failed and has said why: see above.")
+    raise ChildProcessError("One of the processes failed and has said why: see above.")
 
 
 def _stop(number: int, frame: object) -> None:
@@ -56,15 +56,15 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _run(worker: int, work: Callable[..., object], args: tuple, kwargs: dict) -> None:
-    import torch
-
-    os.environ["LOCAL_RANK"] = str(worker)  # the line of its progress bar
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(worker)  # the line of its progress bar
     try:
+        import torch
+
+        torch.set_num_threads(1)
         work(*args, worker=(worker, WORKERS), **kwargs)
     except (InputError, OSError) as error:
-        sys.exit(f"npnet demo: {error}")
+        sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
