@@ -29,13 +29,13 @@ from trainer import bases
 from trainer.bases import Base
 from trainer.pairs import epoch_order
 from trainer.shapes import world
-from trainer.shapes.stages import PREFERENCE, SMALL_SWIN, load_world
+from trainer.shapes.stages import PREFERENCE, SMALL_SWIN, World, load_world
 from trainer.stats import compare
 from trainer.training import lr_factor
 
 HELD_OUT = 60  # captions, the last of those that choices are made on
 SEEDS = range(1_000_000, 2_000_000)  # of the pictures: neither collected nor reported
-SETTINGS = {"strong": 1.0, "weak": 5.5}  # guidance
+CFG = 1.0  # of the pictures: the strong setting
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,6 @@ def architectures(shape: Config) -> dict[str, Callable[[], nn.Module]]:
     }
 
 
-# (golden, pairs) → loss of each pair, [B]
-LOSSES: dict[str, Callable[[Tensor, Pairs], Tensor]] = {
-    "all pairs alike (eq. 8)": lambda golden, pairs: error(golden, pairs),
-    "pairs that helped": lambda golden, pairs: 2 * (pairs.margin > 0) * error(golden, pairs),
-    "weight: margin above 0": lambda golden, pairs: pairs.margin.clamp(min=0) * error(golden, pairs),
-    "weight: sigmoid of the margin": lambda golden, pairs: 2 * pairs.margin.sigmoid() * error(golden, pairs),
-    "penalty on colour": lambda golden, pairs: error(golden, pairs) + 0.1 * coloured(golden),
-}
-
-
 def error(golden: Tensor, pairs: Pairs) -> Tensor:
     return (golden - pairs.target).square().mean((1, 2, 3))
 
@@ -98,6 +88,16 @@ def coloured(golden: Tensor) -> Tensor:
     x = (golden[..., 1:] * golden[..., :-1]).mean((1, 2, 3))
     y = (golden[..., 1:, :] * golden[..., :-1, :]).mean((1, 2, 3))
     return excess.square() + x.square() + y.square()
+
+
+# (golden, pairs) → loss of each pair, [B]
+LOSSES: dict[str, Callable[[Tensor, Pairs], Tensor]] = {
+    "all pairs alike (eq. 8)": error,
+    "pairs that helped": lambda golden, pairs: 2 * (pairs.margin > 0) * error(golden, pairs),
+    "weight: margin above 0": lambda golden, pairs: pairs.margin.clamp(min=0) * error(golden, pairs),
+    "weight: sigmoid of the margin": lambda golden, pairs: 2 * pairs.margin.sigmoid() * error(golden, pairs),
+    "penalty on colour": lambda golden, pairs: error(golden, pairs) + 0.1 * coloured(golden),
+}
 
 
 def fit(net: nn.Module, pairs: Pairs, loss: Callable, seconds: float, batch: int = 64, lr: float = 2e-3) -> int:
@@ -135,70 +135,83 @@ def read(dataset: Path, base: Base) -> tuple[Pairs, Pairs]:
     return pairs[~held_out], pairs[held_out]
 
 
+class Pictures:
+    """What a net does to pictures of the held-out captions, with noises that nothing was fitted on.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, models: World, count: int):
+        captions = world.split_captions()[0][-HELD_OUT:]
+        captions = [captions[i % HELD_OUT] for i in range(count)]
+        self.prompts = bases.encode(models.base, captions)
+        self.wrong_prompts = self.prompts[[*range(1, count), 0]]
+        self.noise = bases.initial_noise(models.base, SEEDS[:count], *world.SIZE)
+        self.score = scored(models.base, models.scorers, captions, self.prompts, CFG)
+        self.standard, self.standard_right = self.score(self.noise)
+
+    def figures(self, net: nn.Module) -> dict[str, str]:
+        """Column → figure."""
+        golden, other = (golden_of(net, self.noise, prompts) for prompts in (self.prompts, self.wrong_prompts))
+        likelihood, right = self.score(golden)
+        seconds = median_seconds(lambda: golden_of(net, self.noise[:50], self.prompts[:50]), 3)
+        return {
+            "prompt dependence": f"{dependence(self.noise, golden, other):.2f}",
+            "variance": f"{whiteness(golden).variance:.3f}",
+            "ms per image": f"{1000 * seconds / 50:.1f}",
+            "wins": wins(self.standard, likelihood),
+            "captions right": f"{right.mean():.3f} ({self.standard_right.mean():.3f})",
+            "wins, wrong prompt": wins(self.standard, self.score(other)[0]),
+        }
+
+
+def golden_of(net: nn.Module, noise: Tensor, prompts: bases.Prompts) -> Tensor:
+    return in_batches(lambda x, p: net(x, p.prompt_embeds), noise, prompts)
+
+
+def explained_by(net: nn.Module, pairs: Pairs) -> float:
+    """Of the first 2,000 pairs."""
+    some = pairs[:2000]
+    with torch.no_grad():
+        return explained(some.source, some.target, net(some.source, some.prompt_embeds))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--seconds", type=float, default=120, help="processor time for each fit")
     parser.add_argument("--pairs", type=int, default=800, help="pictures of each kind")
-    parser.add_argument("--only", nargs="*", help="parts of the names of those to fit")
     parser.add_argument("--losses", action="store_true", help="one U-Net, several losses; needs scores")
     options = parser.parse_args()
 
     models = load_world()
-    base = models.base
-    training, held_out = read(options.dataset, base)
+    training, held_out = read(options.dataset, models.base)
     shape = UNetConfig("sd1", *training.source.shape[1:3], *training.prompt_embeds.shape[1:])
-    nets, losses = architectures(shape), {"": LOSSES["all pairs alike (eq. 8)"]}
+    nets, losses = architectures(shape), LOSSES
     if options.losses:
-        nets, losses = {"U-Net, three levels": nets["U-Net, three levels"]}, LOSSES
-    rows = {f"{net} {loss}".strip(): (net, loss) for net in nets for loss in losses}
-    rows = {name: row for name, row in rows.items() if not options.only or any(part in name for part in options.only)}
-
-    captions = world.split_captions()[0][-HELD_OUT:]
-    captions = [captions[i % HELD_OUT] for i in range(options.pairs)]
-    prompts = bases.encode(base, captions)
-    noise = bases.initial_noise(base, SEEDS[: options.pairs], *world.SIZE)
-    scores = {name: scored(base, models.scorers, captions, prompts, cfg) for name, cfg in SETTINGS.items()}
-    standard = {name: score(noise) for name, score in scores.items()}
-
+        rows = [(name, nets["U-Net, three levels"], loss) for name, loss in losses.items()]
+    else:
+        rows = [(name, net, losses["all pairs alike (eq. 8)"]) for name, net in nets.items()]
+    pictures = Pictures(models, options.pairs)
     print(
         f"{len(training.source):,} pairs to fit on, {len(held_out.source):,} held out, {options.seconds:g} s each, "
-        f"{torch.get_num_threads()} threads, {SCHEDULE.steps} steps; N = {options.pairs}. Captions right of standard: "
-        + ", ".join(f"{right.mean():.3f} {name}" for name, (_, right) in standard.items())
+        f"{torch.get_num_threads()} threads; guidance {CFG:g}, {SCHEDULE.steps} steps, N = {options.pairs}\n"
     )
-    head = ["net", "parameters", "steps", "explains", "of training", "prompt dependence", "variance", "ms per image"]
-    for name in SETTINGS:
-        head += [f"wins, {name}", f"captions right, {name}"]
-    print("|", " | ".join([*head, "wrong prompt, strong"]), "|\n" + "|---" * (len(head) + 1) + "|")
-    for name, (net_name, loss_name) in rows.items():
+    for i, (name, new, loss) in enumerate(rows):
         torch.manual_seed(0)
-        net = nets[net_name]()
-        steps = fit(net, training, losses[loss_name], options.seconds)
-
-        def golden(source: Tensor, prompts, net=net) -> Tensor:
-            return in_batches(lambda x, p: net(x, p.prompt_embeds), source, prompts)
-
-        def share(pairs: Pairs, net=net) -> float:
-            some = pairs[:2000]
-            with torch.no_grad():
-                found = net(some.source, some.prompt_embeds)
-            return explained(some.source, some.target, found)
-
-        better, other = golden(noise, prompts), golden(noise, prompts[[*range(1, len(captions)), 0]])
-        cells = [
-            f"{sum(parameter.numel() for parameter in net.parameters()) / 1e6:.2f} M",
-            steps,
-            f"{share(held_out):.1%}",
-            f"{share(training):.1%}",
-            f"{dependence(noise, better, other):.2f}",
-            f"{whiteness(better).variance:.3f}",
-            f"{1000 * median_seconds(lambda net=net: golden(noise[:50], prompts[:50]), 3) / 50:.1f}",
-        ]
-        for setting, score in scores.items():
-            likelihood, right = score(better)
-            cells += [wins(standard[setting][0], likelihood), f"{right.mean():.3f}"]
-        cells.append(wins(standard["strong"][0], scores["strong"](other)[0]))
-        print("|", " | ".join(map(str, [name, *cells])), "|", flush=True)
+        net = new()
+        steps = fit(net, training, loss, options.seconds)
+        row = {
+            "net": name,
+            "parameters": f"{sum(parameter.numel() for parameter in net.parameters()) / 1e6:.2f} M",
+            "steps": steps,
+            "explains": f"{explained_by(net, held_out):.1%}",
+            "of training": f"{explained_by(net, training):.1%}",
+        } | pictures.figures(net)
+        if i == 0:
+            print("|", " | ".join(row), "|\n" + "|---" * len(row) + "|")
+        print("|", " | ".join(map(str, row.values())), "|", flush=True)
 
 
 def wins(before: Tensor, after: Tensor) -> str:
