@@ -19,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name != "posix", reason="elsewhere processes end at once, without a last word")
 
 
+@pytest.fixture(autouse=True)
+def found_by_children(monkeypatch):
+    """Other programs have a package ``tests`` too, ComfyUI for one: the processes must find this one first."""
+    monkeypatch.syspath_prepend(ROOT)
+
+
 def note(folder: Path, worker: tuple[int, int]) -> None:
     Path(folder, f"{worker[0]}of{worker[1]}").write_text(str(os.getpid()), encoding="utf-8")
 
