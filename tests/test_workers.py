@@ -21,8 +21,9 @@ posix = pytest.mark.skipif(os.name != "posix", reason="elsewhere processes end a
 
 @pytest.fixture(autouse=True)
 def found_by_children(monkeypatch):
-    """Other programs have a package ``tests`` too, ComfyUI for one: the processes must find this one first."""
-    monkeypatch.syspath_prepend(ROOT)
+    """ComfyUI has a package ``tests`` too, and as that has an ``__init__.py`` it would be found before ours."""
+    paths = [path for path in sys.path if not Path(path, "tests", "__init__.py").exists()]
+    monkeypatch.setattr(sys, "path", [str(ROOT), *paths])
 
 
 def note(folder: Path, worker: tuple[int, int]) -> None:
