@@ -49,8 +49,8 @@ class NoisePair:
         seed: the source's.
         items: [B], which noise of the seed's stream each one is.
         base_family: of the prompt, as in :class:`npnet_core.config.Config`.
-        sigmas: the noise levels that it was made between, noisiest first, one more than ``depth``.
-        cfg, inversion_cfg, rounds, inversion, depth: as in :func:`npnet_core.redenoise.redenoise`.
+        sigmas: the noise levels that it was made between, noisiest first, one more than steps were taken down.
+        cfg, inversion_cfg, rounds, inversion: as in :func:`npnet_core.redenoise.redenoise`.
         scores: scorer → raw scores of source and target images, [B] each.
         kept: [B], whether every filter so far prefers the target.
     """
@@ -65,7 +65,6 @@ class NoisePair:
     inversion_cfg: float
     rounds: int
     inversion: str
-    depth: int
     kept: tuple[bool, ...]
     scores: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
@@ -116,7 +115,7 @@ def noise_for(x: Tensor, model_sampling, sigma: Tensor, latent_image: Tensor, ma
 
 
 def redenoise_pair(
-    model: ModelPatcher, positive, negative, noise, sigmas: Tensor, latent: dict, options: dict
+    model: ModelPatcher, positive, negative, noise, sigmas: Tensor, latent: dict, depth: int, options: dict
 ) -> NoisePair:
     """Re-denoise through a guider, so that LoRAs, ControlNets, areas, masks and hooks act as they do in sampling.
 
@@ -124,18 +123,19 @@ def redenoise_pair(
         noise: a NOISE.
         sigmas: a schedule, of which the first values are read, one more than ``depth``.
         latent: a LATENT.
-        options: cfg, inversion_cfg, rounds, inversion and depth of :func:`npnet_core.redenoise.redenoise`.
+        depth: how many steps are taken down, and as many back.
+        options: cfg, inversion_cfg, rounds and inversion of :func:`npnet_core.redenoise.redenoise`.
     """
     family = base_family(positive)
     model_sampling = model.get_model_object("model_sampling")
-    sigmas = sigmas[: options["depth"] + 1]
-    levels = noise_levels(model_sampling, sigmas, options["inversion"], options["depth"])
+    sigmas = sigmas[: depth + 1]
+    levels = noise_levels(model_sampling, sigmas, options["inversion"], depth)
     model = model.clone()
     model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY)  # the source is the noise as it came
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
 
-    total = evaluations(options["rounds"], options["inversion"], options["depth"])
+    total = evaluations(options["rounds"], options["inversion"], depth)
     preview = latent_preview.prepare_callback(model, total)
     result = {}
 
@@ -151,7 +151,7 @@ def redenoise_pair(
             return denoised
 
         x0 = model_k.latent_image
-        target = redenoise(denoise, x.float(), levels, **options).target
+        target = redenoise(denoise, x.float(), levels, depth=depth, **options).target
         max_denoise = sampler.max_denoise(guider, sigmas)
         result["target"] = noise_for(target, model_sampling, sigmas[0], x0, max_denoise).cpu()
         return target
@@ -221,6 +221,7 @@ class NPNetRedenoisePair(io.ComfyNode):
                     default=1,
                     min=1,
                     max=100,
+                    optional=True,  # graphs that were saved before there was a depth run as they did
                     tooltip="How many steps are taken down and back: 1 in the paper; with fixed-point, 2 or 3 make "
                     "targets that won more often in our measurements, at guidance 1 only.",
                 ),
@@ -233,6 +234,6 @@ class NPNetRedenoisePair(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, noise, sigmas, latent_image, **options) -> io.NodeOutput:
-        pair = redenoise_pair(model, positive, negative, noise, sigmas, latent_image, options)
+    def execute(cls, model, positive, negative, noise, sigmas, latent_image, depth=1, **options) -> io.NodeOutput:
+        pair = redenoise_pair(model, positive, negative, noise, sigmas, latent_image, depth, options)
         return io.NodeOutput(FixedNoise(pair.source, pair.seed), FixedNoise(pair.target, pair.seed), pair)

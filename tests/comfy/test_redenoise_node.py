@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from comfy.model_base import ModelType
@@ -64,14 +66,22 @@ def start_of(call):
     return run
 
 
-def euler_there_and_back(model_k, x, sigmas, extra_args):
+def euler_there_and_back(model_k, x, sigmas, extra_args, depth=1, iterations=0):
     """Independent of the pack: Euler down and up again in k-diffusion's form, guidance set on the guider."""
     guider = model_k.inner_model
-    s0, s1 = sigmas[0], sigmas[1]
-    guider.cfg = 5.5
-    x1 = x + (x - model_k(x, s0.expand(len(x)), **extra_args)) / s0 * (s1 - s0)
-    guider.cfg = 1.0
-    return x1 + (x1 - model_k(x1, s1.expand(len(x)), **extra_args)) / s1 * (s0 - s1)
+
+    def denoised(x, sigma, cfg):
+        guider.cfg = cfg
+        return model_k(x, sigma.expand(len(x)), **extra_args)
+
+    for high, low in pairwise(sigmas[: depth + 1]):
+        x = x + (x - denoised(x, high, 5.5)) / high * (low - high)
+    for i in reversed(range(depth)):
+        high, low, start = sigmas[i], sigmas[i + 1], x
+        x = start + (start - denoised(start, low, 1.0)) / low * (high - low)
+        for _ in range(iterations):  # the step that leads from the upper level to ``start`` begins with this prediction
+            x = start + (start - denoised(x, high, 1.0)) / low * (high - low)
+    return x
 
 
 LATENT = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(3))
@@ -80,26 +90,30 @@ MASK[..., 64:] = 1
 
 
 @pytest.mark.parametrize(
-    ("model_type", "scheduler", "latent", "denoise"),
+    ("model_type", "scheduler", "latent", "denoise", "deeper"),
     [
-        (ModelType.EPS, "normal", empty(2), 1.0),
-        (ModelType.EPS, "ddim_uniform", empty(2), 1.0),  # begins below the model's highest sigma
-        (ModelType.EPS, "normal", empty(2, 13, 22), 1.0),
-        (ModelType.EPS, "normal", {"samples": LATENT}, 1.0),
-        (ModelType.EPS, "normal", {"samples": LATENT}, 0.6),
-        (ModelType.EPS, "normal", {"samples": LATENT, "noise_mask": MASK}, 1.0),
-        (ModelType.V_PREDICTION, "normal", empty(2), 1.0),
-        (ModelType.FLOW, "normal", empty(2), 1.0),
-        (ModelType.FLOW, "normal", {"samples": LATENT, "noise_mask": MASK}, 0.7),
+        (ModelType.EPS, "normal", empty(2), 1.0, {}),
+        (ModelType.EPS, "ddim_uniform", empty(2), 1.0, {}),  # begins below the model's highest sigma
+        (ModelType.EPS, "normal", empty(2, 13, 22), 1.0, {}),
+        (ModelType.EPS, "normal", {"samples": LATENT}, 1.0, {}),
+        (ModelType.EPS, "normal", {"samples": LATENT}, 0.6, {}),
+        (ModelType.EPS, "normal", {"samples": LATENT, "noise_mask": MASK}, 1.0, {}),
+        (ModelType.V_PREDICTION, "normal", empty(2), 1.0, {}),
+        (ModelType.FLOW, "normal", empty(2), 1.0, {}),
+        (ModelType.FLOW, "normal", {"samples": LATENT, "noise_mask": MASK}, 0.7, {}),
+        (ModelType.EPS, "normal", empty(2), 1.0, {"depth": 3}),
+        (ModelType.EPS, "normal", empty(2), 1.0, {"depth": 3, "inversion": "fixed-point"}),
+        (ModelType.FLOW, "normal", {"samples": LATENT}, 0.7, {"depth": 2, "inversion": "fixed-point"}),
     ],
 )
-def test_the_target_starts_at_the_redenoised_latent(pair_of, start_of, model_type, scheduler, latent, denoise):
+def test_the_target_starts_at_the_redenoised_latent(pair_of, start_of, model_type, scheduler, latent, denoise, deeper):
     model = tiny_sdxl(model_type=model_type)
-    source, target, _ = pair_of(model, latent, scheduler, denoise=denoise)
+    source, target, _ = pair_of(model, latent, scheduler, denoise=denoise, **deeper)
+    way = {"depth": deeper.get("depth", 1), "iterations": int("inversion" in deeper)}
     expected = {}
 
     def reference(model_k, x, sigmas, extra_args):
-        expected["x"] = euler_there_and_back(model_k, x, sigmas, extra_args)
+        expected["x"] = euler_there_and_back(model_k, x, sigmas, extra_args, **way)
         return x
 
     before = start_of(model, source, latent, scheduler, denoise=denoise, sampler_function=reference)
@@ -131,6 +145,16 @@ def test_released_takes_the_third_level_one_step_below_the_second(pack):
     sigmas = sampling.sigmas[[900, 800, 700]]
     levels = pack.nodes.redenoise.noise_levels(sampling, sigmas[:2], "released", 1)
     assert [level.sigma for level in levels] == pytest.approx(sigmas.tolist(), rel=1e-6)
+
+
+def test_a_graph_without_depth_goes_one_step_down(call, pair_of):
+    model = tiny_sdxl()
+    (sigmas,) = call("BasicScheduler", model=model, scheduler="normal", steps=10, denoise=1.0)
+    (noise,) = call("RandomNoise", noise_seed=7)
+    inputs = {"model": model, "positive": conditioning("sdxl", 1), "negative": conditioning("sdxl", 2), "noise": noise}
+    options = {name: value for name, value in OPTIONS.items() if name != "depth"}
+    pair = call("NPNetRedenoisePair", **inputs, sigmas=sigmas, latent_image=empty(), **options)[2]
+    assert torch.equal(pair.target, pair_of(model, empty(), depth=1)[2].target)
 
 
 def test_a_depth_of_three_is_three_steps_of_the_schedule(pair_of):
