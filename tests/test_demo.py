@@ -98,6 +98,14 @@ def test_its_nets_are_like_any_other(folder, capsys):
     assert "prompt dependence" in capsys.readouterr().out
 
 
+def test_a_file_as_out_is_refused(tmp_path, capsys):
+    path = tmp_path / "page.html"
+    path.write_text("mine", encoding="utf-8")
+    assert main(["demo", "--out", str(path)]) == 2
+    assert f"--out {path} is a file, and the demo fills a folder: name" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == "mine"
+
+
 def test_tables(folder, monkeypatch):
     monkeypatch.setattr(tables, "VARIANTS", tables.VARIANTS[:2])
     monkeypatch.setattr(tables, "SEVEN", ["ddim", "heun"])

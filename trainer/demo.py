@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from npnet_core.errors import InputError
+
 from .options import option
 from .shapes import WEIGHTS
 
@@ -57,6 +59,8 @@ def run(options: Options) -> None:
     from .shapes.workers import in_parallel
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C
+    if options.out.exists() and not options.out.is_dir():
+        raise InputError(f"--out {options.out} is a file, and the demo fills a folder: name a new or empty one.")
     torch.set_num_threads(THREADS)
     options.out.mkdir(parents=True, exist_ok=True)
     weights = retrained(options) if options.retrain else WEIGHTS
