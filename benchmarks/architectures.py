@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.candidates import ModulatedUNet, Transformer
-from benchmarks.shapes import SCHEDULE, in_batches, scored
+from benchmarks.shapes import in_batches, scored
 from benchmarks.timing import median_seconds
 from npnet_core.architectures import new_net
 from npnet_core.config import MENDED, Config, NPNetConfig, UNetConfig
@@ -29,7 +29,7 @@ from trainer import bases
 from trainer.bases import Base
 from trainer.pairs import epoch_order
 from trainer.shapes import world
-from trainer.shapes.stages import PREFERENCE, SMALL_SWIN, World, load_world
+from trainer.shapes.stages import PREFERENCE, RECIPE, SMALL_SWIN, World, load_world
 from trainer.stats import compare
 from trainer.training import lr_factor
 
@@ -196,7 +196,7 @@ def main() -> None:
     pictures = Pictures(models, options.pairs)
     print(
         f"{len(training.source):,} pairs to fit on, {len(held_out.source):,} held out, {options.seconds:g} s each, "
-        f"{torch.get_num_threads()} threads; guidance {CFG:g}, {SCHEDULE.steps} steps, N = {options.pairs}\n"
+        f"{torch.get_num_threads()} threads; guidance {CFG:g}, {RECIPE.schedule.steps} steps, N = {options.pairs}\n"
     )
     for i, (name, new, loss) in enumerate(rows):
         torch.manual_seed(0)

@@ -101,7 +101,7 @@ class Ours:
     def __init__(self, folder: Path, clip: Path, device: str, size: int, batch: int):
         self.base = bases.load_base(folder, device=device, precision="fp32")
         self.scorer: Scorer = load_scorer("clipscore", clip, device)
-        self.recipe = Recipe(Schedule("ddim", STEPS), CFG, INVERSION_CFG, height=size, width=size)
+        self.recipe = Recipe(Schedule("ddim", STEPS), height=size, width=size, cfg=CFG, inversion_cfg=INVERSION_CFG)
         self.batch = batch
 
     def __call__(self, keys: Sequence[PairKey], out: Path) -> None:

@@ -8,13 +8,13 @@ command goes on where it was.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
-from trainer.methods import Redenoising
 from trainer.results import summarise
 from trainer.shapes import WEIGHTS
-from trainer.shapes.stages import PREFERENCE, RECIPE, Scale, two_settings
-from trainer.shapes.tables import Table, about_fits, compare_all, render
+from trainer.shapes.stages import PREFERENCE, REDENOISING, Scale, two_settings
+from trainer.shapes.tables import Table, compare_all, fits_table, render
 from trainer.shapes.workers import in_parallel
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
 
     files = {name: Path(path) for name, _, path in (net.partition("=") for net in options.nets)}
-    redenoising = Redenoising(RECIPE.cfg, RECIPE.inversion_cfg, inversion="fixed-point", depth=options.depth)
+    redenoising = dataclasses.replace(REDENOISING, inversion="fixed-point", depth=options.depth)
     strong, weak = two_settings().values()
     tables = [
         Table("strong", files, [strong], ("inversion", "npnet", "wrong-prompt"), {"redenoising": redenoising}),
@@ -36,7 +36,7 @@ def main() -> None:
     ]
     what = WEIGHTS, tables, options.out, Scale(0, 0, 128, options.seeds)
     in_parallel(compare_all, *what)
-    print(about_fits(options.dataset, files))
+    print(fits_table(options.dataset, files))
     for evaluation in compare_all(*what):
         results = summarise(evaluation.rows, evaluation.about)
         print("\n" + render(results["methods"]))

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from npnet_core.redenoise import redenoise
 from trainer import bases
 from trainer.shapes import WEIGHTS, world
-from trainer.shapes.stages import load_world
+from trainer.shapes.stages import RECIPE, REDENOISING, load_world
 from trainer.stats import compare
 
-SCHEDULE = bases.Schedule("ddim", 10)
-METHODS = {  # name: settings of redenoise, and by how many captions the prompt is off
-    "re-denoised, exact": ({}, 0),
-    "re-denoised, as released": ({"inversion": "released"}, 0),
-    "re-denoised three times": ({"rounds": 3}, 0),
-    "control: re-denoised for another caption": ({}, 1),
+METHODS = {  # name: how, and by how many captions the prompt is off
+    "re-denoised, exact": (REDENOISING, 0),
+    "re-denoised, as released": (replace(REDENOISING, inversion="released"), 0),
+    "re-denoised three times": (replace(REDENOISING, rounds=3), 0),
+    "control: re-denoised for another caption": (REDENOISING, 1),
 }
 
 
@@ -46,16 +45,10 @@ def main() -> None:
     start = time.perf_counter()
 
     golden = {}
-    for name, (settings, off) in METHODS.items():
+    for name, (redenoising, off) in METHODS.items():
         others = [(i + off) % len(captions) for i in range(len(captions))]
         golden[name] = in_batches(
-            lambda x, p, s=settings: (
-                redenoise(
-                    bases.denoiser(base, p), x, bases.levels(base, SCHEDULE)[:3], cfg=5.5, inversion_cfg=1.0, **s
-                ).target
-            ),
-            noise,
-            prompts[others],
+            lambda x, p, way=redenoising: way.redenoised(base, p, x, RECIPE.schedule).target, noise, prompts[others]
         )
 
     header = "| guidance | noise | N | wins [95 %] | difference [95 %] | captions right (standard) |"
@@ -79,7 +72,7 @@ def scored(base, scorers, captions, prompts, cfg):
     """noise → every scorer's scores of the images that come of it."""
 
     def score(noise: Tensor) -> list[Tensor]:
-        latents = in_batches(lambda x, p: bases.sample(base, x, p, SCHEDULE, cfg), noise, prompts)
+        latents = in_batches(lambda x, p: bases.sample(base, x, p, RECIPE.schedule, cfg), noise, prompts)
         images = bases.decode(base, latents, batch=50)
         return [scorer.score(images, captions) for scorer in scorers]
 

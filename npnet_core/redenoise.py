@@ -92,6 +92,11 @@ def denoised_from(prediction: Tensor, x: Tensor, level: Level, kind: str) -> Ten
     raise InputError(f"The model predicts {kind!r}, which is not known here: use one of {', '.join(PREDICTIONS)}.")
 
 
+def eps_from(x: Tensor, denoised: Tensor, level: Level) -> Tensor:
+    """The noise in x where its clean latent is ``denoised``; ``level.sigma`` must not be 0."""
+    return (x - level.alpha * denoised) / level.sigma
+
+
 def ddim(x: Tensor, denoised: Tensor, start: Level, end: Level) -> Tensor:
     """x at ``start`` → x at ``end``: keep the predicted clean latent and the predicted noise, mix them anew.
 
@@ -99,7 +104,7 @@ def ddim(x: Tensor, denoised: Tensor, start: Level, end: Level) -> Tensor:
     Euler's step. Nothing is divided by alpha, so flow's alpha = 0 is as good a level as any; ``start.sigma`` must
     not be 0.
     """
-    return end.alpha * denoised + end.sigma * _eps(x, denoised, start)
+    return end.alpha * denoised + end.sigma * eps_from(x, denoised, start)
 
 
 class Redenoised(NamedTuple):
@@ -206,10 +211,6 @@ def check_levels(levels: Sequence[Level], inversion: str = "exact", depth: int =
         raise InputError("Inversion 'released' does not exist for flow models: use 'exact'.")
 
 
-def _eps(x: Tensor, denoised: Tensor, level: Level) -> Tensor:
-    return (x - level.alpha * denoised) / level.sigma
-
-
 def _inversion(denoise: Denoiser, x: Tensor, start: Level, end: Level, cfg: float, iterations: int) -> Tensor:
     """x at ``start`` → the latent at ``end``, the noisier, whose DDIM step leads to x.
 
@@ -226,6 +227,6 @@ def _released_inversion(denoise: Denoiser, x: Tensor, levels: Sequence[Level], c
     """x at ``levels[1]`` → x'_T at ``levels[0]``, one step off, in the variance-preserving form it was written for."""
     first, second, third = levels[:3]
     unit = x / second.scale
-    eps = _eps(unit * first.scale, denoise(unit * first.scale, first, cfg), first)
+    eps = eps_from(unit * first.scale, denoise(unit * first.scale, first, cfg), first)
     denoised = denoised_from(eps, unit * third.scale, third, "epsilon")
     return (second.alpha * denoised + second.sigma * eps) * (first.scale / second.scale)

@@ -39,7 +39,7 @@ def figures(folder: Path) -> dict:
 
 def test_the_page_compares_what_it_should(folder):
     rows = figures(folder)["methods"]
-    methods = {"inversion", *page.NETS, *(f"wrong-prompt-{name}" for name in ("inversion", *page.NETS))}
+    methods = {"inversion", *stages.NETS, *(f"wrong-prompt-{name}" for name in ("inversion", *stages.NETS))}
     assert {row["method"] for row in rows} == methods
     assert {row["metric"] for row in rows} == {"shapes", "captions-right"}
     assert {row["setting"] for row in rows} == {"ddim-10-cfg1-32x32", "ddim-10-cfg5.5-32x32"}
@@ -47,8 +47,8 @@ def test_the_page_compares_what_it_should(folder):
     html = (folder / "report.html").read_text(encoding="utf-8")
     for title in ("Where the nets come from", "What they learnt", "What they do to the noise"):
         assert f"{title}</h2>" in html
-    assert html.count("<svg") > len(page.NETS)
-    pictures = 5 * page.SHOWN * len(page.NETS)
+    assert html.count("<svg") > len(stages.NETS)
+    pictures = 5 * page.SHOWN * len(stages.NETS)
     assert html.count('class="pixels"') >= pictures
 
 
@@ -82,7 +82,7 @@ def test_the_same_numbers_every_time(folder, tmp_path):
 
 
 def test_what_is_there_is_not_made_again(folder):
-    nets = [folder / f"fit-{name}" / "npnet.safetensors" for name in page.NETS]
+    nets = [folder / f"fit-{name}" / "npnet.safetensors" for name in stages.NETS]
     made = [*nets, *folder.glob("images/**/*.png"), *folder.glob("pairs/parts/*")]
     before = {path: path.stat().st_mtime_ns for path in made}
     assert len(before) > 100

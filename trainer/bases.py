@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from npnet_core.errors import InputError
-from npnet_core.redenoise import Denoiser, Level, denoised_from, guide
+from npnet_core.redenoise import Denoiser, Level, denoised_from, eps_from, guide
 
 
 @dataclass(frozen=True)
@@ -664,7 +664,7 @@ def sample(
 
 def _prediction_from(denoised: Tensor, x: Tensor, level: Level, kind: str) -> Tensor:
     """The inverse of :func:`npnet_core.redenoise.denoised_from`."""
-    eps = (x - level.alpha * denoised) / level.sigma
+    eps = eps_from(x, denoised, level)
     return eps if kind == "epsilon" else level.alpha * eps - level.sigma * denoised
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from npnet_core.errors import InputError
 from npnet_core.npd import Manifest, NPDWriter, PairKey, read_manifest
 from npnet_core.preference import Scorer
-from npnet_core.redenoise import INVERSIONS_HELP, check_levels, redenoise
+from npnet_core.redenoise import INVERSIONS_HELP, check_levels
 from npnet_core.selection import keep_pair
 
 from . import bases
@@ -31,6 +31,7 @@ from .images import image_stem, write_image
 from .options import option, required, save_config
 from .processes import find_device
 from .prompts import read_prompts
+from .redenoising import Redenoising
 from .scorers import HELP as SCORERS
 from .scorers import load_scorers
 
@@ -93,32 +94,17 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How every pair of a run is made.
+class Recipe(Redenoising):
+    """How every pair of a run is made: re-denoised, and sampled at the guidance of its way down.
 
     Args:
         schedule: its first levels are re-denoised between, and both images are sampled on it.
-        cfg: guidance of the denoising step and of the images (w_l).
-        inversion_cfg: guidance of the inversion step (w_w).
-        rounds, inversion, depth: as in :func:`npnet_core.redenoise.redenoise`.
         height, width: of the images in pixels; None for the base model's own.
-
-    Raises:
-        InputError: for no round.
     """
 
     schedule: Schedule = Schedule("ddim", 10)
-    cfg: float = 5.5
-    inversion_cfg: float = 1.0
-    rounds: int = 1
-    inversion: str = "exact"
-    depth: int = 1
     height: int | None = None
     width: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise InputError(f"Re-denoising {self.rounds} times makes no pair: use at least 1 round.")
 
 
 @dataclass(frozen=True)
@@ -380,16 +366,7 @@ def make_pairs(
     """
     seeds = [key.seed for key in keys]
     source = bases.initial_noise(base, seeds, recipe.height, recipe.width).to(base.device)
-    target, first_denoised = redenoise(
-        bases.denoiser(base, prompts),
-        source,
-        bases.levels(base, recipe.schedule),
-        cfg=recipe.cfg,
-        inversion_cfg=recipe.inversion_cfg,
-        rounds=recipe.rounds,
-        inversion=recipe.inversion,
-        depth=recipe.depth,
-    )
+    target, first_denoised = recipe.redenoised(base, prompts, source, recipe.schedule)
     if not scorers and not with_images:
         return Pairs(source, target, None, {})
     both = [*range(len(keys)), *range(len(keys))]

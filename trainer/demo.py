@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from npnet_core.errors import InputError
+from npnet_core.whole import whole
 
 from .options import option
 from .shapes import WEIGHTS
@@ -85,12 +86,12 @@ def write_tables(options: Options, weights: Path, dataset: Path, scale: Scale) -
 def write_report(options: Options, weights: Path, dataset: Path, scale: Scale) -> None:
     """OUT/report.html and what goes with it."""
     from .shapes import stages
-    from .shapes.page import NETS, write_page
+    from .shapes.page import write_page
     from .shapes.workers import in_parallel
 
     nets = {
         name: stages.fit_net(dataset, options.out / f"fit-{name}", seed=options.seed, **changes)
-        for name, changes in NETS.items()
+        for name, changes in stages.NETS.items()
     }
     what = weights, nets, list(stages.two_settings().values()), options.out, scale
     in_parallel(stages.compare, *what)
@@ -114,6 +115,7 @@ def retrained(options: Options) -> Path:
     assessment = folder / "assessment.md"
     if not assessment.exists():
         retrain(folder, options.seed)
-        assessment.write_text(assess(folder), encoding="utf-8")
+        with whole(assessment) as partial:  # that it is there says that the models are
+            partial.write_text(assess(folder), encoding="utf-8")
     print(assessment.read_text(encoding="utf-8"))
     return folder

@@ -11,7 +11,7 @@ As a library::
         out=Path("evaluation"),
         methods=("standard", "inversion", "npnet", "wrong-prompt"),   # of trainer.methods.NAMES
         seeds=range(2_000_000, 3_000_000), seeds_per_prompt=3,
-        redenoising=Redenoising(cfg=5.5, inversion_cfg=1.0),          # trainer.methods.Redenoising, for inversion
+        redenoising=Redenoising(cfg=5.5, inversion_cfg=1.0),          # trainer.redenoising.Redenoising, for inversion
         batch=50,
         about={"command": "npnet demo"},
     )
@@ -29,7 +29,6 @@ import gc
 import hashlib
 import json
 import logging
-import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -45,6 +44,7 @@ from npnet_core.checkpoint import load_npnet
 from npnet_core.errors import InputError
 from npnet_core.preference import KINDS, Scorer
 from npnet_core.redenoise import INVERSIONS_HELP
+from npnet_core.whole import whole
 
 from . import bases
 from .bases import SAMPLERS, SPACINGS, Base
@@ -53,10 +53,11 @@ from .cost import cost_per_image
 from .diagnose import NO_GPU, diagnose
 from .fid import find_pictures, frechet_distance, inception_features, load_inception
 from .lines import mend_lines, read_lines
-from .methods import NAMES, REDENOISING, Method, Redenoising, check_methods, choose_methods
+from .methods import NAMES, Method, check_methods, choose_methods
 from .options import option, required, save_config
 from .processes import find_device
 from .prompts import PromptRow, read_prompt_set
+from .redenoising import REDENOISING, Redenoising
 from .scorers import HELP as SCORERS
 from .scorers import LaterScorer, clip_words, find_scorer, scorer_files
 from .settings import OWN, Setting, every_setting
@@ -162,7 +163,11 @@ def run(options: Options) -> int:
     files, missing = find_scorers(options.scorer)
     npnets = {name: load_npnet(path) for name, path in name_npnets(options.npnet).items()}
     redenoising = Redenoising(
-        options.redenoise_cfg, options.inversion_cfg, options.rounds, options.inversion, options.depth
+        cfg=options.redenoise_cfg,
+        inversion_cfg=options.inversion_cfg,
+        rounds=options.rounds,
+        inversion=options.inversion,
+        depth=options.depth,
     )
     choose_methods(options.methods, npnets, redenoising, options.repaint_rounds)  # complains before a model is loaded
     reference = find_pictures(options.fid) if options.fid is not None else []
@@ -490,6 +495,5 @@ def claim(out: Path, worker: tuple[int, int], facts: Mapping[str, str]) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """Write a file that is there once it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    os.replace(partial, path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")

@@ -19,10 +19,11 @@ from torch import Tensor
 from npnet_core.architectures import GoldenNet
 from npnet_core.errors import InputError
 from npnet_core.golden import golden_noise, noise_generator
-from npnet_core.redenoise import check_levels, ddim, redenoise
+from npnet_core.redenoise import check_levels, ddim
 
 from . import bases
 from .bases import Base, Prompts
+from .redenoising import REDENOISING, Redenoising
 from .settings import Setting
 
 OTHERS = ("standard", "inversion", "repaint")
@@ -31,39 +32,6 @@ WRONG = "wrong-prompt-"
 
 Start = Callable[[Base, Prompts, Tensor, Setting], Tensor]
 """``start(base, prompts, noise, setting)``: noise [B, C, h, w] of unit variance and B prompts → noise like it."""
-
-
-@dataclass(frozen=True)
-class Redenoising:
-    """Settings of :func:`npnet_core.redenoise.redenoise` that the images' own setting leaves open.
-
-    Args:
-        cfg: guidance on the way down (w_l), whatever the images are sampled with.
-        inversion_cfg: guidance on the way back (w_w).
-        rounds, inversion, depth: as there.
-
-    Raises:
-        InputError: for no round.
-    """
-
-    cfg: float = 5.5
-    inversion_cfg: float = 1.0
-    rounds: int = 1
-    inversion: str = "exact"
-    depth: int = 1
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise InputError(f"Re-denoising {self.rounds} times changes nothing: use at least 1 round.")
-
-    def __str__(self) -> str:
-        rounds = f"{self.rounds} rounds" if self.rounds > 1 else "1 round"
-        depth = f", {self.depth} steps deep" if self.depth > 1 else ""
-        way = f"guidance {self.cfg:g} down and {self.inversion_cfg:g} back"
-        return f"{way}{depth}, {rounds}, {self.inversion} inversion"
-
-
-REDENOISING = Redenoising()  # the paper's for SDXL
 
 
 @dataclass(frozen=True)
@@ -102,16 +70,7 @@ def standard(base: Base, prompts: Prompts, noise: Tensor, setting: Setting) -> T
 
 def inversion(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, redenoising: Redenoising) -> Tensor:
     """Re-denoised between the first levels of the setting's schedule: the target that nets learn, used directly."""
-    return redenoise(
-        bases.denoiser(base, prompts),
-        noise.to(base.device),
-        bases.levels(base, setting.schedule),
-        cfg=redenoising.cfg,
-        inversion_cfg=redenoising.inversion_cfg,
-        rounds=redenoising.rounds,
-        inversion=redenoising.inversion,
-        depth=redenoising.depth,
-    ).target
+    return redenoising.redenoised(base, prompts, noise, setting.schedule).target
 
 
 def repaint(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, rounds: int = 1) -> Tensor:

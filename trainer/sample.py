@@ -18,9 +18,10 @@ from . import bases
 from .bases import SAMPLERS, SPACINGS, Schedule
 from .evaluate import name_npnets
 from .images import read_image, text_hash, write_image
-from .methods import REDENOISING, check_methods, choose_methods
+from .methods import check_methods, choose_methods
 from .options import option, required
 from .processes import find_device
+from .redenoising import REDENOISING
 from .settings import Setting, read_size
 from .shots import Draw, make_batch
 

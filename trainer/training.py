@@ -110,7 +110,7 @@ def train(fit: Fit, start: int, history: History | None) -> None:
                 if stop or due or done == fit.steps:
                     save(fit, done)
                     saved = time.monotonic()
-            if stop and done < fit.steps:
+            if stop:  # after the last step too: what follows a fit must not go on
                 raise KeyboardInterrupt
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,14 +23,8 @@ from ..images import read_images
 from ..page import Html, Section, figure, paragraph, table
 from ..report import write_report
 from ..results import summarise
-from .stages import RECIPE, SMALL_UNET, World, two_settings
+from .stages import RECIPE, World, figures_of, two_settings
 
-# name: what is changed in :func:`trainer.shapes.stages.fit_net`
-NETS: dict[str, dict] = {
-    "npnet": {},
-    "npnet-unselected": {"scorer": "none"},
-    "unet": {"shape": SMALL_UNET},
-}
 SHOWN = 6  # pairs whose noise is shown: the first, not the best
 ENLARGED = 3  # the change, so that it can be seen beside the noise
 
@@ -77,11 +70,6 @@ def about_fits(dataset: Path, nets: Mapping[str, GoldenNet]) -> Section:
     return Section(
         "Where the nets come from", paragraph(words) + table(head, rows), f"{words}\n\n{markdown.table(head, rows)}"
     )
-
-
-def figures_of(npnet: GoldenNet) -> tuple[dict, dict, dict]:
-    """Selection, validation and training, as ``npnet fit`` wrote them into the net's file."""
-    return tuple(json.loads(npnet.metadata[f"npnet.{key}"]) for key in ("selection", "validation", "training"))
 
 
 def learning_curves(out: Path, nets: Mapping[str, GoldenNet]) -> Section:

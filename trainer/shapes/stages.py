@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet
 
 from .. import bases, collect, fit
 from ..bases import Base, Schedule
 from ..evaluate import Evaluation, evaluate
-from ..methods import Redenoising
 from ..processes import joined
 from ..prompts import PromptRow
+from ..redenoising import Redenoising
 from ..settings import Setting
 from . import WEIGHTS, world
 from .scorer import ShapesScorer, load_scorers
 
 RECIPE = collect.Recipe(Schedule("ddim", 10), cfg=5.5, inversion_cfg=1.0)  # the paper's for SDXL
-REDENOISING = Redenoising(RECIPE.cfg, RECIPE.inversion_cfg)
+REDENOISING = Redenoising(cfg=RECIPE.cfg, inversion_cfg=RECIPE.inversion_cfg)
 COLLECTED_SEEDS = range(0, 1025)  # the paper's, too
 REPORTED_SEEDS = range(2_000_000, 3_000_000)  # of pictures that are reported
 PREFERENCE = "shapes"  # the scorer that selects
@@ -29,6 +31,13 @@ EPOCHS = 15  # longer, and it forgets captions that it was not shown: seen on he
 # Both architectures at a size that fits 16x16 latents: the paper's with a Swin of two stages over 32x32.
 SMALL_SWIN = {"swin_size": 32, "swin_dim": 48, "swin_depths": (2, 2), "swin_heads": (2, 4), "swin_window": 4}
 SMALL_UNET = {"arch": "unet", "widths": (64, 64, 96)}
+
+# the demo's nets: name → what is changed in :func:`fit_net`
+NETS: dict[str, dict] = {
+    "npnet": {},
+    "npnet-unselected": {"scorer": "none"},
+    "unet": {"shape": SMALL_UNET},
+}
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,11 @@ def fit_net(
     with joined("cpu") as process:
         fit.fit_npnet(options, process)
     return out / "npnet.safetensors"
+
+
+def figures_of(npnet: GoldenNet) -> tuple[dict, dict, dict]:
+    """Selection, validation and training, as ``npnet fit`` wrote them into the net's file."""
+    return tuple(json.loads(npnet.metadata[f"npnet.{key}"]) for key in ("selection", "validation", "training"))
 
 
 def compare(

@@ -14,8 +14,7 @@ from ..evaluate import Evaluation
 from ..results import summarise
 from ..settings import Setting
 from . import world
-from .page import figures_of
-from .stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, compare, fit_net, two_settings
+from .stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, compare, figures_of, fit_net, two_settings
 from .workers import in_parallel
 
 SEVEN = list(SAMPLERS)[:7]  # table 10's
@@ -87,7 +86,7 @@ def make_tables(weights: Path, dataset: Path, scale: Scale, out: Path, seed: int
     parts = []
     for table, evaluation in zip(tables, compare_all(weights, tables, out / "compare", scale), strict=True):
         parts += [f"## {table.title}", render(summarise(evaluation.rows, evaluation.about)["methods"])]
-    parts.insert(1, about_fits(dataset, files))
+    parts.insert(1, fits_table(dataset, files))
     return "\n\n".join(parts) + "\n"
 
 
@@ -101,7 +100,7 @@ def compare_all(
     ]
 
 
-def about_fits(dataset: Path, files: Mapping[str, Path]) -> str:
+def fits_table(dataset: Path, files: Mapping[str, Path]) -> str:
     """What each net was fitted on and how much of the change it explains for prompts it never saw."""
     pairs = len(NPDReader(dataset))
     lines = ["| net | pairs | dropped | steps | explains, held-out prompts | prompt dependence |", "|---" * 6 + "|"]
