@@ -292,6 +292,14 @@ def test_selection_is_made_here(dataset, tmp_path):
     assert 0 < selection["trained_on"] < selection["kept"] < len(scores)
 
 
+def test_what_scored_the_dataset_selects_by_default(dataset, tmp_path):
+    for _ in range(2):  # and the same command goes on
+        run(options(dataset, tmp_path / "run", scorer=None, epochs=1))
+    selection = json.loads(load_npnet(tmp_path / "run" / "npnet.safetensors").metadata["npnet.selection"])
+    assert selection["scorers"] == ["hpsv2"]
+    assert 0 < selection["kept"] < 40
+
+
 def test_tensorboard_gets_the_same_figures(dataset, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run(options(dataset, tmp_path / "run", tensorboard=True))
@@ -363,6 +371,7 @@ def test_a_full_disk_keeps_what_was_there(dataset, tmp_path, capsys):
         ({"margin": (1.0,), "scorer": ("hpsv2",)}, "None of 40 pairs is kept by hpsv2 at margin 1.0"),
         ({"margin": (0.0, 0.1), "scorer": ("hpsv2",)}, "2 margins came for 1 scorers"),
         ({"scorer": ("hpsv2", "pickscore")}, "no score by 'pickscore': choose among hpsv2"),
+        ({"scorer": None, "margin": (1.0,)}, "None of 40 pairs is kept by hpsv2 at margin 1.0"),
         ({"validation": 1.0}, "validation share of 1.0"),
         ({"limit": 0}, "limit of 0 pairs"),
         ({"batch": 0}, "--batch 0 came: give at least 1"),

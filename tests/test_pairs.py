@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from npnet_core.errors import InputError
 from npnet_core.npd import Manifest, NPDReader, NPDWriter
-from trainer.pairs import hold_out, limit_pairs, samples, select
+from trainer.pairs import hold_out, limit_pairs, samples, select, selecting
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,12 @@ def test_every_scorer_has_to_prefer_the_target(reader):
 def test_wrong_selections_are_refused(reader, scorers, margins, words):
     with pytest.raises(InputError, match=words):
         select(reader, scorers, margins)
+
+
+def test_what_several_scorers_scored_needs_a_choice(reader):
+    assert selecting(reader, ["b"]) == ("b",)
+    with pytest.raises(InputError, match="scored by a, b: say with --scorer which of them select, or none"):
+        selecting(reader, None)
 
 
 def test_datasets_without_scores_or_pairs_are_refused(tmp_path):

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from npnet_core.checkpoint import save_npnet
+from npnet_core.npd import Manifest, NPDWriter
 from npnet_core.preference.files import CONFIG, KIND
 from npnet_core.tensorfile import write_tensors
 from tests.offline import attempts, run_offline
@@ -63,7 +64,18 @@ def folder(tmp_path_factory) -> Path:
     save_npnet(small_net(prompt_tokens=77, prompt_dim=2048), npnet)
     shutil.copy(npnet, folder / "sdxl.pth")  # a file is what its content says
     write_hpsv2(folder / "hpsv2" / "HPS_v2_compressed.pt")
+    save_pairs(folder / "ComfyUI" / "output" / "npd" / "sdxl")
     return folder
+
+
+def save_pairs(folder: Path) -> None:
+    """What the template for collecting pairs leaves: scored by another HPS, of a base model that only has a name."""
+    generator = torch.Generator().manual_seed(0)
+    manifest = Manifest("sdxl", (14.6, 10.0), 5.5, 1.0, "exact", 1, {"base_model": "sd_xl_base_1.0"})
+    with NPDWriter(folder, manifest, worker="comfyui") as writer:
+        for seed, prompt in enumerate(WORDS[:4]):
+            source, target = torch.randn(2, 4, 16, 16, generator=generator)
+            writer.add(source, target, prompt=prompt, seed=seed, scores={"hpsv2.1": (0.2, 0.3)})
 
 
 def write_hpsv2(path: Path) -> None:

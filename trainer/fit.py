@@ -26,7 +26,7 @@ from .embeddings import Embeddings, encode_missing
 from .history import History, read_history
 from .initial import FURTHER, SHAPE, SHAPES, architecture, starting_net
 from .options import option, parse, required, save_config
-from .pairs import hold_out, limit_pairs, select
+from .pairs import hold_out, limit_pairs, select, selecting
 from .processes import Process, joined
 from .training import Fit, resume, train, validate
 
@@ -57,7 +57,9 @@ class Options:
     base: str | None = option(None, "base model whose text encoder reads the prompts (default: the dataset's own)")
     base_config: str | None = option(None, "for a single-file base model: a diffusers folder or hub id of its kind")
 
-    scorer: tuple[str, ...] = option(("hpsv2",), "keep pairs whose target every one of them prefers; none: keep all")
+    scorer: tuple[str, ...] | None = option(
+        None, "keep pairs whose target every one of them prefers (default: the dataset's own); none: keep all"
+    )
     margin: tuple[float, ...] = option((0.0,), "by how much, in the scorer's units; one, or one for each scorer")
     limit: int | None = option(None, "train on at most so many pairs")
     validation: float = option(0.05, "share of the prompts that is held out")
@@ -140,11 +142,12 @@ def fit_npnet(options: Options, process: Process) -> None:
 def prepare(options: Options, process: Process) -> Fit:
     """Read and check everything that the options name, before anything is written but prompt embeddings."""
     check_options(options)
+    reader = NPDReader(options.dataset, skip_corrupt=options.skip_corrupt)
+    options = dataclasses.replace(options, scorer=selecting(reader, options.scorer))
     check_folder(options)
     if process.device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    reader = NPDReader(options.dataset, skip_corrupt=options.skip_corrupt)
     chosen = select(reader, options.scorer, options.margin)
     training, validation = hold_out(reader, chosen, options.validation, options.seed)
     training = limit_pairs(reader, training, options.limit, options.seed)

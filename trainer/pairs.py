@@ -41,6 +41,22 @@ def select(reader: NPDReader, scorers: Sequence[str], margins: Sequence[float]) 
     return kept.nonzero().flatten().tolist()
 
 
+def selecting(reader: NPDReader, scorers: Sequence[str] | None) -> tuple[str, ...]:
+    """The names for :func:`select`: those given, or where none are the one that scored the dataset.
+
+    Raises:
+        InputError: if none are given and several scored it.
+    """
+    if scorers is not None:
+        return tuple(scorers)
+    if len(reader.scorers) > 1:
+        raise InputError(
+            f"The pairs in {reader.folder} were scored by {', '.join(reader.scorers)}: say with --scorer which of them "
+            "select, or none to keep every pair."
+        )
+    return tuple(reader.scorers)
+
+
 def hold_out(reader: NPDReader, indices: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
     """(training, validation): the pairs of a share of the prompts, at least one, are held out with all their seeds.
 
