@@ -139,7 +139,9 @@ def test_an_interrupt_leaves_nothing_behind(busy, graphs, pack, name, node_id, c
         (loaded,) = [path for path in file.iterdir() if path.name in str(slow[node_id]["inputs"])]
         loaded.touch()
     entry = interrupt_in(busy, slow, node_id)
-    assert "execution_interrupted" in [event for event, _ in entry["status"]["messages"]]
+    (interrupted,) = [data for event, data in entry["status"]["messages"] if event == "execution_interrupted"]
+    if node_id not in ("npnet", "scorer"):  # loading cannot be stopped half way: the run ends at the node behind it
+        assert interrupted["node_id"] == node_id
     again = seeded(graph, 2001 if expected is None else 2000)
     if expected is not None:
         again["saved"]["inputs"]["filename_prefix"] = f"again-{node_id}"  # or ComfyUI would not save it again

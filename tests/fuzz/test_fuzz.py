@@ -17,7 +17,9 @@ import pytest
 import safetensors.torch
 import torch
 
+from npnet_core.architectures import new_net
 from npnet_core.checkpoint import CONFIG, load_npnet, save_npnet
+from npnet_core.config import UNetConfig
 from npnet_core.golden import golden_noise
 from npnet_core.npd import Manifest, NPDReader, NPDWriter, dataset_folder, merge
 from npnet_core.preference import load_scorer
@@ -30,7 +32,16 @@ from tests.fuzz.harness import fuzz, input_error
 from tests.fuzz.odd import odd_images, odd_name, odd_text, odd_value
 from tests.seeded import small_net
 from tests.tiny_fit import BASE
-from tests.tiny_scorers import HPS_CONFIG, write_clip, write_hps
+from tests.tiny_scorers import (
+    BLIP_CONFIG,
+    CLIP_CONFIG,
+    HPS_CONFIG,
+    write_aesthetic,
+    write_clip,
+    write_hps,
+    write_image_reward,
+    write_mps,
+)
 from trainer.checkpoints import load_checkpoint, save_checkpoint
 from trainer.cli import main
 from trainer.embeddings import Embeddings, store_embeddings
@@ -53,13 +64,22 @@ def npnet_file(npnet, tmp_path_factory) -> bytes:
     return path.read_bytes()
 
 
-def test_npnet_files(npnet, npnet_file, tmp_path):
+@pytest.fixture(scope="module")
+def unet_file(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("unet") / "net.safetensors"
+    save_npnet(new_net(UNetConfig(resolution=8, prompt_tokens=3, prompt_dim=5, widths=(32,))), path)
+    return path.read_bytes()
+
+
+def test_npnet_files(npnet_file, unet_file, tmp_path):
     noise, prompt = torch.randn(1, 4, 8, 9), torch.randn(1, 4, 5)
+    states = {content: safetensors.torch.load(content) for content in (npnet_file, unet_file)}
 
     def case(random: Random, folder: Path):
+        npnet_file, state = random.choice(list(states.items()))
         kind = random.choice(["damaged", "hostile", "hostile", "pickle"])
         if kind == "pickle":
-            what, content = hostile_pickle(random, npnet.state_dict(), folder)
+            what, content = hostile_pickle(random, state, folder)
             if random.random() < 0.2:
                 what, content = damaged(random, content)
         elif kind == "hostile":
@@ -130,6 +150,30 @@ def test_preference_files(clip, tmp_path, tmp_path_factory):
         return what, lambda: load_scorer(path=path, tokenizer=words, **options).score(images, ["a red circle"])
 
     fuzz("preference model files", case, tmp_path)
+
+
+def test_further_preference_files(clip, tmp_path, tmp_path_factory):
+    """Files with another beside them: CLIP's folder for the aesthetic predictor, BERT's words for ImageReward."""
+    good = tmp_path_factory.mktemp("good")
+    writers = {write_aesthetic: CLIP_CONFIG, write_image_reward: BLIP_CONFIG, write_mps: CLIP_CONFIG}
+    files = {write(good): config for write, config in writers.items()}
+    states = {path: torch.load(path, weights_only=True) for path in files}
+    images = torch.rand(1, 8, 8, 3)
+
+    def case(random: Random, folder: Path):
+        path = random.choice(list(files))
+        for companion in (good / "clip-vit-large-patch14", good / "vocab.txt"):
+            (folder / companion.name).symlink_to(companion)
+        if random.random() < 0.5:
+            what, content = damaged(random, path.read_bytes())
+        else:
+            what, content = hostile_pickle(random, states[path], folder)
+        copy = folder / path.name
+        copy.write_bytes(content)
+        scorer = {"config": files[path], "tokenizer": clip if path.name.startswith("MPS") else None}
+        return f"{path.name}: {what}", lambda: load_scorer(None, copy, **scorer).score(images, ["a red circle"])
+
+    fuzz("further preference model files", case, tmp_path)
 
 
 @pytest.fixture(scope="module")
