@@ -201,15 +201,10 @@ def test_training_leaves_no_number_that_fp16_cannot_hold(retrained):
             assert value.isfinite().all(), f"{path.name}: {name}"
 
 
-shipped = pytest.mark.skipif(not BASE.is_dir(), reason="the weights are not here")
-
-
-@shipped
 def test_shipped_weights_are_small():
     assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 6e6
 
 
-@shipped
 @pytest.mark.parametrize("size", [SIZE, WIDE])
 def test_shipped_detector_and_autoencoder_know_the_world(size):
     scenes = world.random_scenes(200, generator(5))
@@ -227,7 +222,6 @@ def test_shipped_detector_and_autoencoder_know_the_world(size):
     assert (view.centres[rows, kinds] - centres).abs().mean() < 1
 
 
-@shipped
 @pytest.mark.parametrize("size", [SIZE, WIDE])
 def test_shipped_model_paints_what_it_is_told(size):
     base = load_base(BASE)

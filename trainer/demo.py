@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from .shapes import WEIGHTS
 if TYPE_CHECKING:
     from .shapes.stages import Scale
 
+log = logging.getLogger(__name__)
+
 THREADS = 2  # the last bits of a product depend on how many there are, and a fit on its last bits
 
 TITLE = "Golden noise in the shapes world"
@@ -29,8 +32,8 @@ METRICS = {
 INTRODUCTION = [
     "The whole method on a tiny text-to-image model of two coloured shapes: pairs of noises were collected and "
     "selected, nets were fitted on them, and here is what their golden noise does to pictures of captions and seeds "
-    "that nothing was fitted or chosen on. inversion is the re-denoised noise itself, which nets learn to predict; "
-    "wrong-prompt is the control: the noise made for another caption.",
+    "that no net was fitted on and no setting chosen on. inversion is the re-denoised noise itself, which nets learn "
+    "to predict; wrong-prompt is the control: the noise made for another caption.",
     "Two settings were chosen on other captions: guidance 1, where the effect is strong, and guidance 5.5 with the "
     "same ten steps, where it is weak. The score is a detector's log-likelihood of what the caption says; "
     "captions right is whether all of it is there and nothing else.",
@@ -43,14 +46,15 @@ class Options:
 
     npnet demo --out demo
     npnet demo --out demo-full --full
-    npnet demo --out demo-full --full --tables
+    npnet demo --out demo-full --tables
 
-    The page is OUT/report.html. Stopped at any moment and started again with the same command it goes on where it was.
+    The page is OUT/report.html. Stopped at any moment and started again with the same command it goes on where it was;
+    only models that are being trained anew start over.
     """
 
     out: Path = option(Path("demo"), "the demo's folder")
     full: bool = option(False, "three times the pairs and the training, and 1,024 pictures for each figure")
-    tables: bool = option(False, "the paper's tables in small, into OUT/tables.md; takes hours")
+    tables: bool = option(False, "instead the paper's tables in small, into OUT/tables.md, as --full; over an hour")
     retrain: bool = option(False, "first train the tiny models anew, into OUT/weights-SEED, and use those")
     seed: int = option(0, "of the fits and of the models that --retrain makes")
 
@@ -65,7 +69,7 @@ def run(options: Options) -> None:
     torch.set_num_threads(THREADS)
     options.out.mkdir(parents=True, exist_ok=True)
     weights = retrained(options) if options.retrain else WEIGHTS
-    scale = stages.FULL if options.full else stages.QUICK
+    scale = stages.FULL if options.full or options.tables else stages.QUICK
     dataset = options.out / "pairs"
     in_parallel(stages.collect_pairs, weights, dataset, scale)
     if options.tables:
@@ -96,8 +100,9 @@ def write_report(options: Options, weights: Path, dataset: Path, scale: Scale) -
     what = weights, nets, list(stages.two_settings().values()), options.out, scale
     in_parallel(stages.compare, *what)
     about = {"command": command(options), "title": TITLE, "introduction": INTRODUCTION, "metrics": METRICS}
-    evaluation = stages.compare(*what, dataset=dataset, about=about)
+    evaluation = stages.compare(*what, about=about)
     write_page(options.out, stages.load_world(weights), nets, dataset, evaluation)
+    log.info("%s", options.out / "report.html")
 
 
 def command(options: Options) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from npnet_core.architectures import GoldenNet
@@ -20,7 +21,8 @@ from .bases import Base
 from .settings import Setting
 from .shots import Draw
 
-NOISES = 16  # 4x128x128 each: variances are then sure to about 1e-3
+VALUES = 2**20  # of noise, 16 of SDXL's: variances are then sure to about 1e-3
+BATCH = 16
 PAIRS = 128
 COMPARED = 2  # noises computed on the CPU too
 NO_GPU = "CPU and GPU were not compared: there is no GPU here."
@@ -33,7 +35,7 @@ def diagnose(
     setting: Setting,
     dataset: Path | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Net → figure → value, over the first :data:`NOISES` draws at the setting's size.
+    """Net → figure → value, over the first draws at the setting's size, as many as hold :data:`VALUES` numbers.
 
     The figures: how far golden noise depends on the prompt (in a set of several prompts), its variance and whiteness,
     its correlation with the noise it is made of, how far they share their singular vectors, the largest difference
@@ -42,7 +44,7 @@ def diagnose(
     Raises:
         InputError: for a dataset of another kind of base model, or without pairs.
     """
-    draws = draws[:NOISES]
+    draws = draws[: math.ceil(VALUES / math.prod(bases.latent_shape(base, setting.height, setting.width)))]
     noise = bases.initial_noise(base, [each.seed for each in draws], setting.height, setting.width)
     prompt = bases.encode(base, [each.prompt for each in draws]).prompt_embeds
     others = [each.other for each in draws if each.other]
@@ -50,12 +52,12 @@ def diagnose(
     pairs = read_pairs(base, dataset) if dataset is not None else None
     figures = {}
     for name, npnet in tqdm(npnets.items(), desc="diagnostics", unit="net", leave=False):
-        golden = golden_noise(npnet, noise, prompt)
+        golden = in_batches(npnet, noise, prompt)
         white = whiteness(golden)
         correlation = torch.corrcoef(torch.stack([noise.flatten(), golden.flatten()]))[0, 1]
         found = {}
         if other is not None:
-            found["prompt dependence"] = dependence(noise, golden, golden_noise(npnet, noise, other))
+            found["prompt dependence"] = dependence(noise, golden, in_batches(npnet, noise, other))
         found |= {
             "variance": white.variance,
             "correlation of neighbours, x": white.lag_x,
@@ -76,6 +78,11 @@ def diagnose(
             found[f"explained of {dataset.name}"] = explained_of(npnet, *pairs)
         figures[name] = {figure: value for figure, value in found.items() if math.isfinite(value)}
     return figures
+
+
+def in_batches(npnet: GoldenNet, noise: Tensor, prompt: Tensor) -> Tensor:
+    """:func:`npnet_core.golden.golden_noise`, :data:`BATCH` at a time."""
+    return torch.cat([golden_noise(npnet, x, c) for x, c in zip(noise.split(BATCH), prompt.split(BATCH), strict=True)])
 
 
 def read_pairs(base: Base, dataset: Path) -> tuple[list, list, list]:

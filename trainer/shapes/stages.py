@@ -151,11 +151,10 @@ def compare(
     methods: Sequence[str] = ("standard", "inversion", "npnet", "wrong-prompt"),
     seeds: range = REPORTED_SEEDS,
     redenoising: Redenoising = REDENOISING,
-    dataset: Path | None = None,
     about: Mapping[str, object] | None = None,
     worker: tuple[int, int] = (0, 1),
 ) -> Evaluation:
-    """Stage III: everything against standard, on captions that nothing was fitted or chosen on.
+    """Stage III: everything against standard, on captions that no net was fitted on and nothing chosen on.
 
     Args:
         weights: the folder of the models.
@@ -176,7 +175,6 @@ def compare(
         seeds_per_prompt=scale.reported_seeds,
         redenoising=redenoising,
         batch=50,
-        dataset=dataset,
         about=about,
         worker=worker,
     )
