@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from npnet_core.errors import InputError
 from npnet_core.redenoise import Denoiser, Level, denoised_from, eps_from, guide
 
+from .processes import find_device
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -229,7 +231,7 @@ def load_base(
     """
     import diffusers
 
-    device = _device(device)
+    device = find_device(str(device))
     precision = precision or ("fp32" if device.type == "cpu" else "fp16")
     if precision not in PRECISIONS:
         raise InputError(f"There is no precision {precision!r}: use one of {', '.join(PRECISIONS)}.")
@@ -237,7 +239,7 @@ def load_base(
     if single_file and config is None:
         raise InputError(
             f"{source} is a single file, which holds neither tokenizer nor settings: name a diffusers folder or hub id "
-            "of a model of the same kind as its config."
+            "of a model of the same kind as its config (--base-config)."
         )
     settings = str(config if single_file else source)
     cls = getattr(diffusers, _pipeline_class(settings))
@@ -262,16 +264,6 @@ def load_base(
     for part in PARTS:
         move(base, part, device)
     return base
-
-
-def _device(name: str | torch.device) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"There is no device {name!r}: use cpu, cuda or cuda:1.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"Device {device} was asked for and PyTorch finds no GPU here: use cpu.")
-    return device
 
 
 def _pipeline_class(source: str) -> str:
@@ -665,7 +657,9 @@ def sample(
 def _prediction_from(denoised: Tensor, x: Tensor, level: Level, kind: str) -> Tensor:
     """The inverse of :func:`npnet_core.redenoise.denoised_from`."""
     eps = eps_from(x, denoised, level)
-    return eps if kind == "epsilon" else level.alpha * eps - level.sigma * denoised
+    if kind == "epsilon":
+        return eps
+    return eps - denoised if kind == "flow_prediction" else level.alpha * eps - level.sigma * denoised
 
 
 @torch.no_grad()

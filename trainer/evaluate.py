@@ -453,11 +453,11 @@ def facts(
         **{f"net {method.name}": method.weights[:16] for method in methods if method.npnet and not method.wrong_prompt},
         **({"inversion": str(redenoising)} if "inversion" in names else {}),
         **({"repaint rounds": str(repaint_rounds)} if "repaint" in names else {}),
-        **{f"weights of {each.kind}": file_hash(each.path)[:16] for each in scorers if isinstance(each, LaterScorer)},
+        **{f"weights of {each.kind}": ends_hash(each.path)[:16] for each in scorers if isinstance(each, LaterScorer)},
     }
 
 
-def file_hash(path: Path) -> str:
+def ends_hash(path: Path) -> str:
     """SHA-256 over size, beginning and end of a file, or of all files in a folder: enough to tell weights apart."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):

@@ -24,11 +24,11 @@ from npnet_core.redenoise import check_levels, ddim
 from . import bases
 from .bases import Base, Prompts
 from .redenoising import REDENOISING, Redenoising
+from .results import CONTROL
 from .settings import Setting
 
 OTHERS = ("standard", "inversion", "repaint")
 NAMES = (*OTHERS, "npnet", "wrong-prompt")
-WRONG = "wrong-prompt-"
 
 Start = Callable[[Base, Prompts, Tensor, Setting], Tensor]
 """``start(base, prompts, noise, setting)``: noise [B, C, h, w] of unit variance and B prompts → noise like it."""
@@ -120,7 +120,7 @@ def choose_methods(
         raise InputError("Method npnet came without a net: name a file with --npnet, or choose other --methods.")
     if npnets and "npnet" not in names:
         raise InputError(f"{len(npnets)} nets came that no method uses: add npnet to --methods, or leave them out.")
-    if taken := sorted(name for name in npnets if name in OTHERS or name.startswith(WRONG)):
+    if taken := sorted(name for name in npnets if name in OTHERS or name.startswith(CONTROL)):
         raise InputError(f"A net is named {', '.join(taken)} as a method is: give it another name, NAME=FILE.")
     if repaint_rounds < 1:
         raise InputError(f"Repainting {repaint_rounds} times changes nothing: use at least 1 round.")
@@ -129,7 +129,7 @@ def choose_methods(
     if "inversion" in names:
         start = partial(inversion, redenoising=redenoising)
         methods.append(Method("inversion", f"The noise {down}.", start))
-        controls.append(Method(f"{WRONG}inversion", f"Control: {down} for another prompt of the set.", start, True))
+        controls.append(Method(f"{CONTROL}inversion", f"Control: {down} for another prompt of the set.", start, True))
     if "repaint" in names:
         methods.append(
             Method(
@@ -143,7 +143,7 @@ def choose_methods(
         start, weights = partial(golden, npnet=npnet), weight_hash(npnet)
         methods.append(Method(name, f"Golden noise of the net {name}.", start, False, npnet, weights))
         text = f"Control: golden noise of the net {name} for another prompt of the set."
-        controls.append(Method(f"{WRONG}{name}", text, start, True, npnet, weights))
+        controls.append(Method(f"{CONTROL}{name}", text, start, True, npnet, weights))
     if not methods:
         raise InputError("There is nothing to compare standard with: add npnet, inversion or repaint to --methods.")
     return [

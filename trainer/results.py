@@ -17,6 +17,7 @@ from npnet_core.errors import InputError
 from .stats import compare, holm
 
 STANDARD = "standard"
+CONTROL = "wrong-prompt-"  # prefix of the methods whose noise was made for another prompt
 PAIRWISE = ("mps",)  # metrics whose score means something only beside another's of the same prompt
 
 

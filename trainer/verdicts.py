@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .numerals import THIN, brief, count, decimals, fixed, interval, listed, p_value, percent, signed
-from .results import STANDARD
+from .results import CONTROL, STANDARD
 
 HIGHER, LOWER = "higher", "lower"
 PERHAPS_HIGHER, PERHAPS_LOWER = "perhaps higher", "perhaps lower"  # the interval says so, the corrected p does not
 OPEN = "no difference shown"
-CONTROL = "wrong-prompt-"  # prefix of the methods whose noise was made for another prompt
 LEVEL = 0.05
 INTERVAL = f"95{THIN}% interval"
 

@@ -6,9 +6,11 @@ so the files can be written again at any time and come out the same.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 # Node → its sockets | its widgets | its outputs, in ComfyUI's order; what has no name of its own is called as its type.
@@ -45,7 +47,9 @@ SIGNATURES = {
     "VAEDecode": "samples:LATENT vae:VAE | | IMAGE",
 }
 CANVAS_ONLY = ("MarkdownNote", "control_after_generate")  # nodes and widgets that the queue never sees
-OUR_NODES = {"cnr_id": "npnet-golden-noise", "ver": "0.1.0"}
+PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+(VERSION,) = re.findall(r'^version = "(.+)"', PYPROJECT.read_text(encoding="utf-8"), re.MULTILINE)
+OUR_NODES = {"cnr_id": "npnet-golden-noise", "ver": VERSION}
 CORE_NODES = {"cnr_id": "comfy-core", "ver": "0.3.64"}
 
 COLORS = {  # title and body, from ComfyUI's menu
