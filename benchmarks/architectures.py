@@ -31,7 +31,7 @@ from trainer.pairs import epoch_order
 from trainer.shapes import world
 from trainer.shapes.stages import PREFERENCE, RECIPE, SMALL_SWIN, World, load_world
 from trainer.stats import compare
-from trainer.training import lr_factor
+from trainer.training import lr_factor, squared_error
 
 HELD_OUT = 60  # captions, the last of those that choices are made on
 SEEDS = range(1_000_000, 2_000_000)  # of the pictures: neither collected nor reported
@@ -79,7 +79,7 @@ def architectures(shape: Config) -> dict[str, Callable[[], nn.Module]]:
 
 
 def error(golden: Tensor, pairs: Pairs) -> Tensor:
-    return (golden - pairs.target).square().mean((1, 2, 3))
+    return squared_error(golden, pairs.target)
 
 
 def coloured(golden: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def main() -> None:
 
     models = load_world()
     training, held_out = read(options.dataset, models.base)
-    shape = UNetConfig("sd1", *training.source.shape[1:3], *training.prompt_embeds.shape[1:])
+    shape = UNetConfig("sd", *training.source.shape[1:3], *training.prompt_embeds.shape[1:])
     nets, losses = architectures(shape), LOSSES
     if options.losses:
         rows = [(name, nets["U-Net, three levels"], loss) for name, loss in losses.items()]

@@ -1,4 +1,4 @@
-"""The ComfyUI that benchmarks run in: a checkout at $COMFYUI_PATH, by default ~/ComfyUI."""
+"""The ComfyUI that benchmarks run in: at $COMFYUI_PATH, else at ~/ComfyUI, else around this clone."""
 
 from __future__ import annotations
 
@@ -9,5 +9,8 @@ MISSING = "set COMFYUI_PATH to a checkout"
 
 
 def find_comfyui() -> Path | None:
-    folder = Path(os.environ.get("COMFYUI_PATH", Path.home() / "ComfyUI"))
-    return folder if (folder / "comfy" / "cli_args.py").is_file() else None
+    named = os.environ.get("COMFYUI_PATH")
+    for folder in [Path(named)] if named else [Path.home() / "ComfyUI", Path(__file__).resolve().parents[3]]:
+        if (folder / "comfy" / "cli_args.py").is_file():
+            return folder
+    return None

@@ -14,18 +14,16 @@ import time
 from pathlib import Path
 
 from .comfyui import MISSING, find_comfyui
+from .timing import row
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def start_comfyui() -> None:
     """Make ``comfy`` and ComfyUI's ``nodes`` importable, and our pack as ``npnet_pack``."""
-    comfyui = find_comfyui()
-    if comfyui is None:
-        sys.exit(f"ComfyUI not found: {MISSING}")
     import tests.comfy  # noqa: F401  ours, before ComfyUI's folder brings its own
 
-    sys.path.insert(0, str(comfyui))
+    sys.path.insert(0, str(find_comfyui()))
     sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention"]
     import comfy.options
 
@@ -41,12 +39,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--side", type=int, default=64, help="of the latent, in latent pixels")
     options = parser.parse_args()
+    if find_comfyui() is None:
+        row("Re-denoise Pair", "not measured", f"ComfyUI not found: {MISSING}")
+        return
     start_comfyui()
 
     import torch
     from comfy_extras.nodes_custom_sampler import BasicScheduler, RandomNoise
 
-    from benchmarks.timing import row
     from tests.comfy.conditionings import conditioning
     from tests.comfy.tiny_pack.models import tiny_sdxl
 
