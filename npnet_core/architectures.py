@@ -16,5 +16,5 @@ ARCHITECTURES: dict[str, tuple[type[Config], type[GoldenNet]]] = {
 
 
 def new_net(config: Config, operations=nn) -> GoldenNet:
-    """A net of the config's architecture that starts at the identity; weights from torch's global generator."""
+    """A new net of the config's architecture; weights from torch's global generator."""
     return ARCHITECTURES[config.architecture][1](config, operations)

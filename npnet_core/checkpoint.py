@@ -104,7 +104,7 @@ def save_npnet(npnet: GoldenNet, path: str | Path, metadata: dict[str, str] | No
     size = npnet.config.resolution * 8
     entries = {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": "npnet",
+        "modelspec.architecture": npnet.config.architecture,
         "modelspec.implementation": "npnet-golden-noise",
         "modelspec.title": path.stem,
         "modelspec.resolution": f"{size}x{size}",

@@ -56,7 +56,8 @@ class ResidualBranch(nn.Module):
 class NPNet(nn.Module):
     """The network of "Golden Noise for Diffusion Models". Deterministic in eval mode; the input is never changed.
 
-    A new net starts at the identity: the singular-value branch returns its input, alpha and beta are 0.
+    A new net starts at the identity: the singular-value branch returns its input, alpha and beta are 0. Without that
+    branch it starts at zero.
     Weights are drawn from torch's global generator, so seed it before.
     """
 

@@ -86,7 +86,7 @@ def architecture(options: Options) -> str:
 
 
 def new_npnet(config: Config, seed: int) -> GoldenNet:
-    """A net that starts at the identity, its weights drawn from ``seed``."""
+    """A net whose weights are drawn from ``seed``; see the architecture for where it starts."""
     with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
         torch.manual_seed(seed)
         return new_net(config)
