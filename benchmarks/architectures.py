@@ -183,13 +183,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120, help="processor time for each fit")
     parser.add_argument("--pairs", type=int, default=800, help="pictures of each kind")
     parser.add_argument("--losses", action="store_true", help="one U-Net, several losses; needs scores")
+    parser.add_argument("--widths", type=int, nargs="+", help="instead of all, one U-Net of these widths")
     options = parser.parse_args()
 
     models = load_world()
     training, held_out = read(options.dataset, models.base)
     shape = UNetConfig("sd", *training.source.shape[1:3], *training.prompt_embeds.shape[1:])
     nets, losses = architectures(shape), LOSSES
-    if options.losses:
+    if options.widths:
+        config = dataclasses.replace(shape, widths=tuple(options.widths))
+        rows = [(f"U-Net {config.widths}", lambda: new_net(config), losses["all pairs alike (eq. 8)"])]
+    elif options.losses:
         rows = [(name, nets["U-Net, three levels"], loss) for name, loss in losses.items()]
     else:
         rows = [(name, net, losses["all pairs alike (eq. 8)"]) for name, net in nets.items()]
