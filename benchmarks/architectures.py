@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +144,7 @@ class Pictures:
 
     def __init__(self, models: World, count: int):
         captions = world.split_captions()[0][-HELD_OUT:]
-        captions = [captions[i % HELD_OUT] for i in range(count)]
+        self.captions = captions = [captions[i % HELD_OUT] for i in range(count)]
         self.prompts = bases.encode(models.base, captions)
         self.wrong_prompts = self.prompts[[*range(1, count), 0]]
         self.noise = bases.initial_noise(models.base, SEEDS[:count], *world.SIZE)
@@ -160,9 +160,9 @@ class Pictures:
             "prompt dependence": f"{dependence(self.noise, golden, other):.2f}",
             "variance": f"{whiteness(golden).variance:.3f}",
             "ms per image": f"{1000 * seconds / 50:.1f}",
-            "wins": wins(self.standard, likelihood),
+            "wins": wins(self.standard, likelihood, self.captions),
             "captions right": f"{right.mean():.3f} ({self.standard_right.mean():.3f})",
-            "wins, wrong prompt": wins(self.standard, self.score(other)[0]),
+            "wins, wrong prompt": wins(self.standard, self.score(other)[0], self.captions),
         }
 
 
@@ -218,8 +218,8 @@ def main() -> None:
         print("|", " | ".join(map(str, row.values())), "|", flush=True)
 
 
-def wins(before: Tensor, after: Tensor) -> str:
-    c = compare(before.tolist(), after.tolist())
+def wins(before: Tensor, after: Tensor, captions: Sequence[str]) -> str:
+    c = compare(before.tolist(), after.tolist(), captions)
     return f"{c.wins:.3f} [{c.wins_low:.3f}, {c.wins_high:.3f}]"
 
 

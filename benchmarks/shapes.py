@@ -66,7 +66,7 @@ def main() -> None:
         likelihood, right = score(noise)
         for name, target in golden.items():
             new_likelihood, new_right = score(target)
-            c = compare(likelihood.tolist(), new_likelihood.tolist())
+            c = compare(likelihood.tolist(), new_likelihood.tolist(), captions)
             print(
                 f"| {cfg:g} | {name} | {c.n} | {c.wins:.3f} [{c.wins_low:.3f}, {c.wins_high:.3f}] "
                 f"| {c.difference:+.2f} [{c.difference_low:+.2f}, {c.difference_high:+.2f}] "

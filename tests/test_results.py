@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
@@ -99,18 +100,30 @@ def test_intervals_and_p_are_other_peoples(results):
         above, ties = int((b > a).sum()), int((b == a).sum())
         assert (entry["n"], entry["ties"]) == (len(a), ties)
         assert entry["wins"] == pytest.approx((above + ties / 2) / len(a))
-        wilson = proportion_confint(above + ties / 2, len(a), method="wilson")
+        effect = clustered(np.sign(b - a))
+        assert entry["design_effect"] == pytest.approx(effect)
+        wilson = proportion_confint((above + ties / 2) / effect, len(a) / effect, method="wilson")
         assert (entry["wins_low"], entry["wins_high"]) == pytest.approx(wilson)
-        assert entry["p"] == pytest.approx(scipy.stats.binomtest(above, len(a) - ties).pvalue)
+        coins = round(above / effect), round((len(a) - ties) / effect)
+        assert entry["p"] == pytest.approx(scipy.stats.binomtest(*coins).pvalue)
         assert entry["mean"] == pytest.approx(b.mean())
         assert entry["difference"] == pytest.approx((b - a).mean())
 
 
+def clustered(values: np.ndarray) -> float:
+    """statsmodels' variance of a mean of two seeds for each prompt, over that of independent values; at least 1."""
+    mean = OLS(values, np.ones(len(values)))
+    groups = {"groups": np.arange(len(values)) // 2}
+    return max(1.0, (mean.fit(cov_type="cluster", cov_kwds=groups).bse[0] / mean.fit().bse[0]) ** 2)
+
+
 def test_bootstrap_is_scipys_to_its_own_error(results):
+    """Whole prompts are drawn, of two seeds each."""
     for entry in results["methods"] + results["pairs"]:
         a, b = sides(entry)
-        expected = scipy.stats.bootstrap((b - a,), np.mean, n_resamples=10_000, method="percentile", rng=1)
-        spread = (b - a).std() / np.sqrt(len(a))
+        by_prompt = (b - a).reshape(-1, 2).mean(1)
+        expected = scipy.stats.bootstrap((by_prompt,), np.mean, n_resamples=10_000, method="percentile", rng=1)
+        spread = by_prompt.std() / np.sqrt(len(by_prompt))
         step = 1 / len(a) if entry["metric"] in results["binary"] else 0  # means of whole numbers lie on a grid
         found = entry["difference_low"], entry["difference_high"]
         assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.12 * spread + step)

@@ -421,8 +421,9 @@ def comparisons(results: dict) -> Section | None:
             )
         parts.append((verdicts.setting_title(results, setting), *both(head, rows)))
     note = (
-        "Winning rate: ties counted half, Wilson's interval. Mean difference: percentile bootstrap over pairs. p: "
-        "exact sign test without ties, two-sided; corrected after Holm over the "
+        "Winning rate: ties counted half, Wilson's interval. Mean difference: percentile bootstrap over prompts. p: "
+        "exact sign test without ties, two-sided. Seeds of one prompt are related: intervals and p of winning rates "
+        "are those of as many independent pairs as tell as much. p is corrected after Holm over the "
         f"{count(results['families']['methods'], 'comparison')} of this table."
     )
     return titled(parts, "All comparisons", note)

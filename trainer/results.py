@@ -183,7 +183,7 @@ def paired_scores(items: Sequence[dict], metric: str, a: str, b: str) -> tuple[n
 def comparison(items: Sequence[dict], metric: str, a: str, b: str, named: dict, a_mean: str) -> dict:
     """b against a: names, n, both means (a's under the name ``a_mean``), and the fields of ``Comparison``."""
     first, second = paired_scores(items, metric, a, b)
-    figures = dataclasses.asdict(compare(first, second))
+    figures = dataclasses.asdict(compare(first, second, [item["prompt"] for item in items]))
     figures = {name: value if isinstance(value, int) else float(value) for name, value in figures.items()}
     means = {"mean": float(second.mean()), a_mean: float(first.mean())}
     return {**named, "n": figures.pop("n"), **means, **figures}

@@ -1,9 +1,13 @@
-"""Paired comparisons: is B better than A on the same prompts and seeds, and how sure is that?"""
+"""Paired comparisons: is B better than A on the same prompts and seeds, and how sure is that?
+
+Pictures of one prompt are related: a method may suit it or not. Where there are several seeds of a prompt, n pairs
+therefore tell less of other prompts than n prompts would.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -17,13 +21,16 @@ class Comparison:
     """B against A over n pairs. Intervals are 95 %.
 
     Attributes:
+        design_effect: of the wins, see :func:`design_effect`; Wilson's interval and p are those of n / design_effect
+            independent pairs.
         wins: share of pairs in which B is higher, ties counted half; ``wins_low``, ``wins_high`` after Wilson.
-        difference: mean of B − A; ``difference_low``, ``difference_high`` by paired bootstrap.
+        difference: mean of B − A; ``difference_low``, ``difference_high`` by paired bootstrap, of whole groups.
         p: of the two-sided exact sign test, ties left out; not corrected, see :func:`holm`.
     """
 
     n: int
     ties: int
+    design_effect: float
     wins: float
     wins_low: float
     wins_high: float
@@ -33,8 +40,13 @@ class Comparison:
     p: float
 
 
-def compare(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Comparison:
+def compare(
+    a: Sequence[float], b: Sequence[float], groups: Sequence[Hashable] | None = None, seed: int = 0
+) -> Comparison:
     """Compare two methods' scores of the same prompts and seeds, in the same order.
+
+    Args:
+        groups: what each pair belongs to, its prompt; None for independent pairs.
 
     Raises:
         ValueError: if they differ in number, are none, or are not finite.
@@ -44,17 +56,51 @@ def compare(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Comparison
         raise ValueError(f"Scores of shapes {a.shape} and {b.shape} came: give two lists of equal length.")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("Scores have NaN or infinite values.")
-    difference = b - a
-    above, ties = int((difference > 0).sum()), int((difference == 0).sum())
-    wins = above + ties / 2
-    low, high = wilson(wins, len(a))
-    mean_low, mean_high = bootstrap_mean(difference, seed)
+    n, difference = len(a), b - a
+    numbers = np.arange(n) if groups is None else numbered(groups)
+    won = (difference > 0) + (difference == 0) / 2
+    above, ties, wins = int((difference > 0).sum()), int((difference == 0).sum()), float(won.sum())
+    effect = design_effect(won, numbers)
+    low, high = wilson(wins / effect, n / effect)
+    mean_low, mean_high = bootstrap_mean(difference, numbers, seed)
     return Comparison(
-        len(a), ties, wins / len(a), low, high, difference.mean(), mean_low, mean_high, sign_test(above, len(a) - ties)
+        n=n,
+        ties=ties,
+        design_effect=effect,
+        wins=wins / n,
+        wins_low=low,
+        wins_high=high,
+        difference=difference.mean(),
+        difference_low=mean_low,
+        difference_high=mean_high,
+        p=sign_test(round(above / effect), round((n - ties) / effect)),
     )
 
 
-def wilson(successes: float, n: int) -> tuple[float, float]:
+def numbered(groups: Sequence[Hashable]) -> np.ndarray:
+    """The number of each one's group, 0, 1, … in the order of their first appearance."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups])
+
+
+def design_effect(values: np.ndarray, groups: np.ndarray) -> float:
+    """How much larger the variance of a mean is when whole groups are drawn than when single values are, at least 1.
+
+    With G groups, n values and s_g = the sum of a group's deviations from the mean, G/(G−1) Σ s_g² / n over Var / n
+    (Kish). A single group tells nothing of others: its values are then taken as independent.
+
+    Args:
+        values: [n].
+        groups: [n], numbers from 0.
+    """
+    count, n, variance = groups.max() + 1, len(values), values.var(ddof=1) if len(values) > 1 else 0.0
+    if count in (1, n) or variance == 0:
+        return 1.0
+    sums = np.bincount(groups, values - values.mean())
+    return max(1.0, float(count / (count - 1) * (sums**2).sum() / n / variance))
+
+
+def wilson(successes: float, n: float) -> tuple[float, float]:
     """Wilson's 95 % score interval of a share: (p̂ + z²/2n ± z √(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n)."""
     p, z2 = successes / n, Z**2
     centre = p + z2 / (2 * n)
@@ -63,14 +109,24 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     return max(0.0, low), min(1.0, high)
 
 
-def bootstrap_mean(values: np.ndarray, seed: int = 0, resamples: int = 10_000) -> tuple[float, float]:
-    """95 % percentile interval of the mean, from resamples of the values with replacement."""
+def bootstrap_mean(
+    values: np.ndarray, groups: np.ndarray | None = None, seed: int = 0, resamples: int = 10_000
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean, from resamples with replacement of the values or of whole groups of them.
+
+    Args:
+        values: [n].
+        groups: [n], numbers from 0; a single group's values are drawn one by one.
+    """
     rng = np.random.default_rng(seed)
-    n = len(values)
-    means = [  # a few hundred resamples at a time keep memory small; int32 draws are several times faster than int64
-        values[rng.integers(n, size=(min(500, resamples - done), n), dtype=np.int32)].mean(1)
-        for done in range(0, resamples, 500)
-    ]
+    if groups is None or groups.max() == 0:
+        groups = np.arange(len(values))
+    sums, counts = np.bincount(groups, values), np.bincount(groups)
+    means = []
+    for done in range(0, resamples, 500):  # a few hundred at a time keep memory small
+        size = min(500, resamples - done), len(sums)
+        drawn = rng.integers(len(sums), size=size, dtype=np.int32)  # several times faster than int64
+        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return float(low), float(high)
 
