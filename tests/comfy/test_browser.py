@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -168,6 +169,26 @@ def test_a_dropped_picture_brings_its_workflow_back(canvas, picture):
     )
     canvas.page.wait_for_function("count => app.graph._nodes.length === count", arg=len(before))
     assert canvas.types() == before
+
+
+REPORTS = """type => app.graph.findNodesByType(type).map(
+  node => node.widgets.find(widget => widget.name === "npnet_report").value)"""
+
+
+@pytest.mark.parametrize(
+    ("template", "node_id"), [("golden_noise_vs_redenoise", "NPNetHPSFilter"), ("pick_best_of_n", "NPNetPickBest")]
+)
+def test_scores_are_seen_on_the_node(canvas, template, node_id):
+    open_template(canvas, template)
+    canvas.page.evaluate(SHRINK)
+    assert not any(canvas.page.evaluate(REPORTS, node_id))
+    canvas.page.get_by_test_id("queue-button").get_by_role("button").first.click()
+    canvas.page.wait_for_function(f"type => ({REPORTS})(type).every(text => text)", arg=node_id)
+    canvas.fit()
+    canvas.screenshot(f"{template}, run")
+    for report in canvas.page.evaluate(REPORTS, node_id):
+        assert re.search(r"-?\d+\.\d+", report)
+    assert canvas.problems() == []
 
 
 @pytest.mark.parametrize("node_id", OURS)
