@@ -1,8 +1,7 @@
-"""Nets on the captions that are reported: ``python -m benchmarks.nets OUT DATASET NAME=FILE… [--seeds 16]``.
+"""Nets on the captions that are reported: ``python -m benchmarks.nets OUT NAME=FILE… [--seeds 16]``.
 
 Each against standard noise, at the strong setting told a wrong prompt too, and against each other; beside them
-re-denoising itself, that deep, by fixed points. DATASET is what they were fitted on. OUT keeps the pictures: the same
-command goes on where it was.
+re-denoising itself, that deep, by fixed points. OUT keeps the pictures: the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from trainer.shapes.workers import in_parallel
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("dataset", type=Path)
     parser.add_argument("nets", nargs="+", metavar="NAME=FILE")
     parser.add_argument("--depth", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=16, help="for each of the 128 captions")
@@ -36,7 +34,7 @@ def main() -> None:
     ]
     what = WEIGHTS, tables, options.out, Scale(0, 0, 128, options.seeds)
     in_parallel(compare_all, *what)
-    print(fits_table(options.dataset, files))
+    print(fits_table(files))
     for evaluation in compare_all(*what):
         results = summarise(evaluation.rows, evaluation.about)
         print("\n" + render(results["methods"]))

@@ -23,7 +23,7 @@ from ..images import read_images
 from ..page import Html, Section, figure, paragraph, table
 from ..report import write_report
 from ..results import summarise
-from .stages import RECIPE, World, figures_of, two_settings
+from .stages import RECIPE, World, fits, two_settings
 
 SHOWN = 6  # pairs whose noise is shown: the first, not the best
 ENLARGED = 3  # the change, so that it can be seen beside the noise
@@ -48,25 +48,13 @@ def about_fits(dataset: Path, nets: Mapping[str, GoldenNet]) -> Section:
         f"here: re-denoised at guidance {RECIPE.cfg:g} down and {RECIPE.inversion_cfg:g} back between the first two of "
         f"{RECIPE.schedule.steps} DDIM steps. Both noises of a pair became pictures, both pictures were scored, and a "
         "pair was kept if its target's picture scored higher. Unselected nets saw all pairs. npnet is the published "
-        "architecture, unet a U-Net of ours that reads every token of the prompt. "
-        "Explained is the share of the target's change that a net predicts for captions it never saw: 0 is no better "
-        "than leaving the noise alone. Prompt dependence is how far apart the net's changes for two captions are, "
-        "in units of the change: 0 for a net that ignores the caption, about 1.4 if they have nothing in common."
+        "architecture, unet a U-Net of ours that reads every token of the prompt. Trained on are the kept pairs of all "
+        "captions but a twentieth. Explained is the share of the target's change that a net predicts for kept pairs of "
+        "the others, which it never saw: 0 is no better than leaving the noise alone. Prompt dependence is how far "
+        "apart the net's changes for two captions are, in units of the change: 0 for a net that ignores the caption, "
+        "about 1.4 if they have nothing in common."
     )
-    rows = []
-    for name, npnet in nets.items():
-        selection, validation, training = figures_of(npnet)
-        rows.append(
-            [
-                name,
-                f"{sum(parameter.numel() for parameter in npnet.parameters()):,}",
-                f"{selection['kept']:,}",
-                f"{training['steps']:,}",
-                f"{validation['validation_explained']:.1%}",
-                f"{validation['prompt_dependence']:.2f}",
-            ]
-        )
-    head = ["net", "parameters", "pairs kept", "steps", "explained", "prompt dependence"]
+    head, rows = fits(nets)
     return Section(
         "Where the nets come from", paragraph(words) + table(head, rows), f"{words}\n\n{markdown.table(head, rows)}"
     )

@@ -136,9 +136,26 @@ def fit_net(
     return out / "npnet.safetensors"
 
 
-def figures_of(npnet: GoldenNet) -> tuple[dict, dict, dict]:
-    """Selection, validation and training, as ``npnet fit`` wrote them into the net's file."""
-    return tuple(json.loads(npnet.metadata[f"npnet.{key}"]) for key in ("selection", "validation", "training"))
+def fits(nets: Mapping[str, GoldenNet]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table: what ``npnet fit`` wrote into the nets' files of their selection and training."""
+    head = ["net", "parameters", "pairs kept", "trained on", "steps", "explained", "prompt dependence"]
+    rows = []
+    for name, npnet in nets.items():
+        selection, validation, training = (
+            json.loads(npnet.metadata[f"npnet.{key}"]) for key in ("selection", "validation", "training")
+        )
+        rows.append(
+            [
+                name,
+                f"{sum(parameter.numel() for parameter in npnet.parameters()):,}",
+                f"{selection['kept']:,}",
+                f"{selection['trained_on']:,}",
+                f"{training['steps']:,}",
+                f"{validation['validation_explained']:.1%}",
+                f"{validation['prompt_dependence']:.2f}",
+            ]
+        )
+    return head, rows
 
 
 def compare(

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from npnet_core.checkpoint import load_npnet
-from npnet_core.npd import NPDReader
 
+from .. import markdown
 from ..bases import Schedule
 from ..evaluate import Evaluation
 from ..results import summarise
 from ..settings import Setting
 from . import world
-from .stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, compare, figures_of, fit_net, two_settings
+from .stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, compare, fit_net, fits, two_settings
 from .workers import in_parallel
 
 SEVEN = ("ddim", "dpm-solver-multistep", "ddpm", "euler-ancestral", "pndm", "kdpm2-ancestral", "heun")  # table 10
@@ -84,7 +84,7 @@ def make_tables(weights: Path, dataset: Path, scale: Scale, out: Path, seed: int
     parts = []
     for table, evaluation in zip(tables, compare_all(weights, tables, out / "compare", scale), strict=True):
         parts += [f"## {table.title}", render(summarise(evaluation.rows, evaluation.about)["methods"])]
-    parts.insert(1, fits_table(dataset, files))
+    parts.insert(1, fits_table(files))
     return "\n\n".join(parts) + "\n"
 
 
@@ -98,17 +98,9 @@ def compare_all(
     ]
 
 
-def fits_table(dataset: Path, files: Mapping[str, Path]) -> str:
+def fits_table(files: Mapping[str, Path]) -> str:
     """What each net was fitted on and how much of the change it explains for prompts it never saw."""
-    pairs = len(NPDReader(dataset))
-    lines = ["| net | pairs | dropped | steps | explains, held-out prompts | prompt dependence |", "|---" * 6 + "|"]
-    for name, path in files.items():
-        selection, validation, training = figures_of(load_npnet(path))
-        lines.append(
-            f"| {name} | {selection['trained_on']} | {1 - selection['kept'] / pairs:.1%} | {training['steps']} "
-            f"| {validation['validation_explained']:.1%} | {validation['prompt_dependence']:.2f} |"
-        )
-    return "\n".join(lines)
+    return markdown.table(*fits({name: load_npnet(path) for name, path in files.items()}))
 
 
 def render(rows: Sequence[dict]) -> str:
