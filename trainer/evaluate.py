@@ -29,6 +29,7 @@ import gc
 import hashlib
 import json
 import logging
+import platform
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -364,7 +365,7 @@ def evaluate(
         rows,
         {
             "command": "npnet evaluate",
-            "versions": {name: version(name) for name in PACKAGES},
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
             "base_model": base.source,
             "nets": {name: dict(sorted(npnet.metadata.items())) for name, npnet in npnets.items()},
             "settings": {setting.name: setting.to_dict() for setting in settings},
