@@ -124,8 +124,6 @@ def golden_noise(
     golden = torch.cat(
         [golden_image(npnet, alone(x, i), [alone(chunk, i) for chunk in chunks], long_prompt) for i in range(len(x))]
     )
-    if not golden.isfinite().all():
-        raise InputError("The golden noise has NaN or infinite values: use another NPNet file or prompt.")
     return torch.lerp(noise, golden.to(noise), strength)
 
 
@@ -148,13 +146,17 @@ def golden_image(npnet: GoldenNet, x: Tensor, chunks: list[Tensor], long_prompt:
 
 
 def golden_pass(npnet: GoldenNet, x: Tensor, prompt: Tensor, generator: torch.Generator) -> Tensor:
-    """One pass of the net over noise of any size; the formulas of this module."""
+    """One pass of the net over noise of any size; the formulas of this module. Raises InputError for what overflows."""
     resolution, (height, width) = npnet.config.resolution, x.shape[-2:]
     if npnet.config.any_size or height == width == resolution:
-        return npnet(x.to(prompt.device), prompt).cpu()
-    fresh = torch.randn(*x.shape[:-2], resolution, resolution, generator=generator)
-    z = to_square(x, resolution, fresh)
-    return x + carry_back(npnet(z.to(prompt.device), prompt).cpu() - z, height, width)
+        golden = npnet(x.to(prompt.device), prompt).cpu()
+    else:
+        fresh = torch.randn(*x.shape[:-2], resolution, resolution, generator=generator)
+        z = to_square(x, resolution, fresh)
+        golden = x + carry_back(npnet(z.to(prompt.device), prompt).cpu() - z, height, width)
+    if not golden.isfinite().all():
+        raise InputError("The golden noise has NaN or infinite values: use another NPNet file or prompt.")
+    return golden
 
 
 def check_strength(strength: float) -> None:

@@ -216,13 +216,16 @@ class NPDWriter:
             False if the pair is there already; then nothing changes.
 
         Raises:
-            InputError: if shapes differ or a value is not finite; if a part is due and cannot be written.
+            InputError: if shapes differ, a value is not finite, or the prompt cannot be kept as it is; if a part is due
+                and cannot be written.
         """
         if source.shape != target.shape or source.ndim != 3:
             raise InputError(
                 f"Source noise {list(source.shape)} and target noise {list(target.shape)} make no pair: "
                 "give two of one shape [C, H, W]."
             )
+        if json.loads(json.dumps(prompt)) != prompt:  # which joins a character's halves (surrogates)
+            raise InputError(f"The prompt for seed {seed} holds a character in two halves: write it as one.")
         key = PairKey(prompt, seed, tuple(source.shape), item)
         if key in self:
             return False

@@ -21,7 +21,10 @@ def whole(path: Path, partial: Path | None = None) -> Iterator[Path]:
     """
     partial = path.with_name(path.name + ".partial") if partial is None else partial
     try:
+        partial.open("wb").close()
+        mode = partial.stat().st_mode  # what files of this process may be; safetensors makes them its owner's alone
         yield partial
+        partial.chmod(mode)
         with partial.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import random
 import struct
@@ -191,6 +192,13 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         save_npnet(small_net(1), tmp_path / "net")
     assert same(load_npnet(tmp_path / "net"), small_net(0))
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights are other things on Windows")
+def test_everyone_may_read_it_whom_the_system_lets_read_new_files(tmp_path):
+    save_npnet(small_net(), tmp_path / "net")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "net").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_layers_may_come_from_elsewhere_and_uninitialised(tmp_path, small_published):

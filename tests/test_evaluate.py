@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import multiprocessing
@@ -40,7 +41,7 @@ from trainer.cost import cost_per_image
 from trainer.evaluate import evaluate, name_npnets
 from trainer.images import read_about, read_image, read_images, write_image
 from trainer.lines import append_lines, mend_lines, read_lines
-from trainer.methods import Redenoising, choose_methods
+from trainer.methods import REDENOISING, Redenoising, check_methods, choose_methods
 from trainer.prompts import PromptRow
 from trainer.settings import Setting, every_setting, read_size
 from trainer.shots import draw
@@ -630,6 +631,15 @@ def test_wrong_use_is_one_sentence(tmp_path, models, more, message, capsys):
     assert error.startswith("npnet evaluate: ")
     assert message in error
     assert not (tmp_path / "set" / "images").exists()
+
+
+def test_a_net_of_another_family_is_refused_though_it_would_fit(base):
+    npnet = tiny_npnet(0)
+    npnet.config = dataclasses.replace(npnet.config, family="sd2")
+    methods = choose_methods(["npnet"], {"npnet": npnet})
+    words = r"is for sd2 models \(4 channels, prompts 32 wide\) and .* is one of the sd models"
+    with pytest.raises(InputError, match=words):
+        check_methods(methods, base, [SETTING], REDENOISING)
 
 
 def test_nothing_to_compare(tmp_path, models, capsys):

@@ -421,3 +421,10 @@ def test_golden_noise_that_is_not_finite_is_refused():
     npnet.beta.data.fill_(3e38)
     with pytest.raises(InputError, match=r"golden noise has NaN or infinite values: use .*\.$"):
         golden_noise(npnet, NOISE, PROMPT)
+
+
+def test_what_overflows_between_two_pieces_is_refused_too():
+    npnet = small_net(prompt_tokens=7)
+    npnet.beta.data.fill_(3e38)
+    with pytest.raises(InputError, match="golden noise has NaN or infinite values"):
+        golden_noise(npnet, NOISE, PROMPT.repeat(1, 2, 1), long_prompt="recurse")

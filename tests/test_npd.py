@@ -573,6 +573,8 @@ def test_pairs_that_cannot_be_stored(tmp_path):
     ):
         with pytest.raises(InputError, match=said):
             writer.add(source, target, prompt="p", seed=1, scores=scores)
+    with pytest.raises(InputError, match="a character in two halves"):  # it would come back as one
+        writer.add(good, good, prompt="\udbee\udf01", seed=1)
     writer.flush()
     assert len(NPDReader(tmp_path)) == 0
 

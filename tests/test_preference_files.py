@@ -366,7 +366,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_downloaded(hub, kind):
-    with pytest.raises(InputError, match=r"No weights of .* are on this machine: put .* into models/preference"):
+    with pytest.raises(InputError, match=rf"No weights of .* are on this machine: get .* and name it, {kind}=FILE"):
         load_scorer(kind)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 
 from npnet_core.errors import InputError
@@ -20,6 +21,8 @@ COMMANDS = {
     "sample": "a prompt → its standard and golden image",
     "demo": "the whole method on a tiny model that comes with this package: a page of pictures and figures",
 }
+
+RESUMED = ("collect", "fit", "evaluate", "demo")  # commands that keep what is finished
 
 USAGE = "usage: npnet COMMAND …\n\n" + "".join(f"  {name:10}{what}\n" for name, what in COMMANDS.items())
 HELP = USAGE + "\nnpnet COMMAND --help explains one.\n"
@@ -46,9 +49,13 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"npnet {name}: {error}", file=sys.stderr)
         return 1 if getattr(error.__cause__, "errno", None) else 2  # the system refused, as when the disk is full
+    except BrokenPipeError:  # who reads the output has seen enough; nothing may be left to flush at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OSError, FloatingPointError) as error:  # a full disk, a missing right, a fit that diverged
         print(f"npnet {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"npnet {name}: interrupted", file=sys.stderr)
+        again = "; the same command goes on where it was" if name in RESUMED else ""
+        print(f"npnet {name}: interrupted{again}", file=sys.stderr)
         return 130

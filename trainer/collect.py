@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import os
 import random
 import signal
@@ -33,7 +34,9 @@ from .processes import find_device
 from .prompts import read_prompts
 from .redenoising import Redenoising
 from .scorers import HELP as SCORERS
-from .scorers import load_scorers
+from .scorers import check_scorers, load_scorers
+
+log = logging.getLogger(__name__)
 
 PAIRS_PER_PART = 64
 PURE_NOISE = 4.8973451890853435e-08  # the ᾱ that ComfyUI gives to ᾱ = 0, so that its sigma is a number (4519)
@@ -55,7 +58,7 @@ class Options:
     base: str = required("diffusers folder, single file or hub id of the base model")
     prompts: Path = required("txt, csv, tsv, json, jsonl or parquet file")
     out: Path = required("the dataset's folder")
-    column: str = option("prompt", "the prompt file's column")
+    column: str | None = option(None, "of the prompts (default: prompt, prompts or caption)")
     seeds: tuple[int, ...] = option((0, 1024), "first and last of the seeds that are drawn for each prompt")
     seeds_per_prompt: int = option(1, "how many are drawn, the same for a prompt every time")
     scorer: tuple[str, ...] = option(("hpsv2",), SCORERS)
@@ -128,6 +131,7 @@ def run(options: Options) -> None:
     worker, workers = this_worker(options.worker)
     recipe = recipe_from(options)
     prompts = read_prompts(options.prompts, options.column)
+    check_scorers(options.scorer)
     base = bases.load_base(
         options.base,
         config=options.base_config,
@@ -148,6 +152,7 @@ def run(options: Options) -> None:
             save_config(resolved(options, recipe, base), options.out / f"collect-{worker}of{workers}.toml")
             images = options.out / "images" if options.save_images else None
             collect(base, scorers, recipe, keys, writer, batch=options.batch, images=images)
+        log.info("%d pairs are in %s.", len(keys), options.out)
     except torch.OutOfMemoryError as error:
         raise InputError(
             f"The memory of {base.device} does not hold {options.batch} pairs at once: use a smaller --batch."

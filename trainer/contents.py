@@ -28,7 +28,7 @@ def contents(path: Path) -> Contents:
         return "released pairs"
     raise InputError(
         f"The folder {path} is no dataset (manifest.json), no preference model (config.json) and has no pairs in the "
-        "released format (npz): name another."
+        "released format (npz): name another, or a file in it."
     )
 
 

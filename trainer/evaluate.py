@@ -268,8 +268,6 @@ def find_scorers(names: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
     """
     found, missing = {}, []
     for kind, path in scorer_files(names).items():
-        if kind not in KINDS:
-            raise InputError(f"There is no preference model {kind}: choose some of {', '.join(KINDS)}.")
         try:
             found[kind] = find_scorer(kind, path)
         except InputError as error:

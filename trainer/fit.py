@@ -137,6 +137,8 @@ def fit_npnet(options: Options, process: Process) -> None:
     log.info("%s: %d steps over %d pairs.", path, fit.steps, len(fit.training))
     if figures:
         log.info("It explains %.2f %% of the change for prompts it never saw.", 100 * figures["validation_explained"])
+        if figures["validation_explained"] <= 0:
+            log.info("That is no better than leaving the noise alone: it needs more pairs or more steps.")
 
 
 def prepare(options: Options, process: Process) -> Fit:

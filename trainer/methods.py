@@ -162,12 +162,12 @@ def check_methods(methods: Sequence[Method], base: Base, settings: Sequence[Sett
     for method in methods:
         if method.npnet is not None:
             c = method.npnet.config
-            ours, theirs = (c.channels, c.prompt_dim), (base.channels, base.prompt_dim)
+            ours, theirs = (c.family, c.channels, c.prompt_dim), (base.family, base.channels, base.prompt_dim)
             if ours != theirs:
+                net, model = ("{} models ({} channels, prompts {} wide)".format(*each) for each in (ours, theirs))
                 raise InputError(
-                    f"The net of method {method.name} is for {c.family} models ({ours[0]} channels, prompts {ours[1]} "
-                    f"wide) and {base.source} has {theirs[0]} channels and prompts {theirs[1]} wide: name a net that "
-                    "was made for it."
+                    f"The net of method {method.name} is for {net} and {base.source} is one of the {model}: name a net "
+                    "that was made for it."
                 )
         elif method.name != "standard":
             for setting in settings:

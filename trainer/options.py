@@ -109,6 +109,8 @@ def _flag(hint, field: dataclasses.Field) -> dict:
     kind, several, choices = _kind(hint)
     default = field.default
     text = field.metadata["help"].replace("%", "%%")
+    if field.metadata.get("required"):
+        text += " (required)"
     if default is not None and default != () and kind is not bool:
         text += f" (default: {' '.join(map(str, default)) if several else default})"
     if kind is bool:

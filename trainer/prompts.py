@@ -60,13 +60,13 @@ def read_prompts(path: str | Path, column: str | None = None) -> list[str]:
     """The distinct prompts of a file, in the order of their first appearance; empty cells are no prompts.
 
     Args:
-        column: where the prompts are; by default ``prompt``, in upper or lower case.
+        column: where the prompts are; by default the first of :data:`COLUMNS` that is there, in upper or lower case.
 
     Raises:
         InputError: as :func:`read_rows`; for a missing column, a cell that is no text, or no prompt at all.
     """
     rows = read_rows(path)
-    name = find_column(path, rows, column or "prompt")
+    name = find_column(path, rows, column or usual_column(rows))
     prompts = {prompt_of(path, number, row.get(name)): None for number, row in enumerate(rows, start=1)}
     prompts.pop("", None)
     if not prompts:
@@ -102,8 +102,7 @@ def read_prompt_set(path: str | Path, column: str | None = None) -> list[PromptR
 def _prompt_rows(path: Path, column: str | None) -> list[PromptRow]:
     rows = read_rows(path)
     names = {name.lower() for row in rows for name in row}
-    wanted = column or next((name for name in COLUMNS if name in names), COLUMNS[0])
-    prompt = find_column(path, rows, wanted)
+    prompt = find_column(path, rows, column or usual_column(rows))
     category = next((find_column(path, rows, name) for name in CATEGORIES if name in names), None)
     return [
         PromptRow(prompt_of(path, number, row.get(prompt)), _category(row.get(category)))
@@ -123,6 +122,12 @@ def _distinct(path: Path, rows: list[PromptRow]) -> list[PromptRow]:
     if not distinct:
         raise InputError(f"The prompt set {path} has no prompt: put at least one there.")
     return list(distinct.values())
+
+
+def usual_column(rows: list[Row]) -> str:
+    """The first of :data:`COLUMNS` that is there."""
+    names = {name.lower() for row in rows for name in row}
+    return next((name for name in COLUMNS if name in names), COLUMNS[0])
 
 
 def find_column(path: str | Path, rows: list[Row], name: str) -> str:

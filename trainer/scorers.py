@@ -37,15 +37,27 @@ def load_scorers(names: Sequence[str], base: Base) -> list[Scorer]:
 
 
 def scorer_files(names: Sequence[str]) -> dict[str, str | None]:
-    """Kind → file, or None where only the kind was named; raises InputError for a kind named twice."""
+    """Kind → file, or None where only the kind was named.
+
+    Raises:
+        InputError: for a kind that does not exist, or one named twice.
+    """
     if tuple(names) == ("none",):
         return {}
     files = {}
     for kind, _, path in (name.partition("=") for name in names):
+        if kind not in KINDS:
+            raise InputError(f"There is no preference model {kind}: choose some of {', '.join(KINDS)}, or none.")
         if kind in files:
             raise InputError(f"Scorer {kind} was named twice: scores are stored by kind, so name each once.")
         files[kind] = path or None
     return files
+
+
+def check_scorers(names: Sequence[str]) -> None:
+    """Refuse, before a base model is loaded, what :func:`load_scorers` would not find."""
+    for kind, path in scorer_files(names).items():
+        find_scorer(kind, path)
 
 
 @contextmanager

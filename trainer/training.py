@@ -99,7 +99,7 @@ def train(fit: Fit, start: int, history: History | None) -> None:
             progress.update()
             if done % options.log_every == 0 or done == fit.steps:
                 row |= meter.row(process) | {"lr": lr, "grad_norm": norm.item()} | term_weights(fit.npnet)
-                progress.set_postfix_str(f"explains {row['train_explained']:.1%}")
+                progress.set_postfix_str(f"training: explains {row['train_explained']:.1%}")
             with meter.paused():
                 if int(fit.epoch(done)) > int(fit.epoch(step)) and done < fit.steps:
                     row |= validate(fit)

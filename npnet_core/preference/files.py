@@ -47,7 +47,7 @@ def read_scorer(path: str | Path, kind: str | None = None, config: dict | None =
             unexpected or misshapen.
     """
     path = Path(path)
-    if kind is not None and kind not in KINDS:
+    if kind is not None and kind not in list(KINDS):  # a graph may name anything, also what has no hash
         raise InputError(f"There is no preference model {kind}: choose one of {', '.join(KINDS)}.")
     weights, folder = _weights(path)
     tensors, metadata = read_tensors(weights)
@@ -96,9 +96,7 @@ def find_weights(kind: str) -> Path:
         return path if facts.file else path.parent
     what = facts.file or f"the folder {facts.repository.rpartition('/')[-1]}"
     source = f" (from {facts.repository} on the hub)" if facts.repository else ""
-    raise InputError(
-        f"No weights of {facts.title} are on this machine: put {what}{source} into models/preference and name it."
-    )
+    raise InputError(f"No weights of {facts.title} are on this machine: get {what}{source} and name it, {kind}=FILE.")
 
 
 def find_vocabulary(vocabulary: Vocabulary, weights: Path) -> Path:

@@ -54,6 +54,8 @@ def refusal(pack):
             return "failed in a node of ComfyUI", str(error)
         if isinstance(error, NodeFailed) and error.exception_type.endswith("InputError"):
             return "refused", str(error)
+        if isinstance(error, NodeFailed) and str(error).startswith("Expected more than 1 value per channel"):
+            return "failed in the base model", str(error)  # PyTorch's normalisation, at latents of 2x2
         return None
 
     return answer
