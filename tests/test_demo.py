@@ -96,6 +96,8 @@ def test_its_nets_are_like_any_other(folder, capsys):
     assert (npnet.config.resolution, npnet.config.prompt_dim) == (16, 64)
     assert main(["inspect", str(path)]) == 0
     assert "prompt dependence" in capsys.readouterr().out
+    assert main(["inspect", "--svd", str(path)]) == 2
+    assert "is no dataset" in capsys.readouterr().err
 
 
 def test_a_file_as_out_is_refused(tmp_path, capsys):

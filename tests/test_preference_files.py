@@ -279,7 +279,7 @@ def test_other_wrong_names(tmp_path):
         load_scorer("hpsv2", tmp_path / "hpsv2.pt")
     with pytest.raises(InputError, match="no preference model hps: choose one of hpsv2, "):
         load_scorer("hps", tmp_path / "hpsv2.pt")
-    with pytest.raises(InputError, match="no preference model .*: choose one of hpsv2, "):
+    with pytest.raises(InputError, match=r"no preference model .*: choose one of hpsv2, "):
         load_scorer({"hpsv2": 1}, tmp_path / "hpsv2.pt")
     with pytest.raises(InputError, match="Neither a file nor a known preference model"):
         load_scorer(None)

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import logging
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ from npnet_core.errors import InputError
 from npnet_core.redenoise import Denoiser, Level, denoised_from, eps_from, guide
 
 from .processes import find_device
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,7 @@ def load_base(
     Raises:
         InputError: nothing is there, it cannot be read, or it is a model of another kind.
     """
+    log.info("Loading %s.", source)
     import diffusers
 
     device = find_device(str(device))

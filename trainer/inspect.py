@@ -46,6 +46,8 @@ def run(options: Options) -> None:
         if options.svd:
             show("\n" + render_overlap(*dataset_overlap(reader)))
         return
+    if options.svd:
+        raise InputError(f"--svd came for {options.path}, which is no dataset: name a dataset, or leave it out.")
     if what == "released pairs":
         raise InputError(f"{options.path} holds pairs in the released format: make a dataset of them, npnet convert.")
     rows = describe_npnet(options.path) if what == "npnet" else describe_scorer(options.path, options.kind)
