@@ -180,11 +180,12 @@ def limits(results: dict) -> list[str]:
             f"{count(results['families']['methods'], 'comparison')} were made. The intervals are not corrected for "
             "that; the p values are (Holm), over all of them."
         )
-    if results["n"] > results["prompts"]:
+    if results["n"] > results["prompts"] == 1:
+        sentences.append("All pairs are of one prompt: what holds for it may not hold for others.")
+    elif results["n"] > results["prompts"]:
         sentences.append(
-            f"{count(results['n'], 'pair')} come from {count(results['prompts'], 'prompt')}. The intervals take pairs "
-            "as independent; those of one prompt are related, so for new prompts they are somewhat too narrow, and p "
-            "is too small."
+            f"{count(results['n'], 'pair')} come from {count(results['prompts'], 'prompt')}. Those of one prompt are "
+            "related, for which intervals and p allow; with few prompts that allowance is itself uncertain."
         )
     methods = {each["method"] for each in results["methods"]}
     if methods and not any(method.startswith(CONTROL) for method in methods):
