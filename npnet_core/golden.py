@@ -124,6 +124,7 @@ def golden_noise(
     golden = torch.cat(
         [golden_image(npnet, alone(x, i), [alone(chunk, i) for chunk in chunks], long_prompt) for i in range(len(x))]
     )
+    check_golden(golden)
     return torch.lerp(noise, golden.to(noise), strength)
 
 
@@ -137,7 +138,9 @@ def golden_image(npnet: GoldenNet, x: Tensor, chunks: list[Tensor], long_prompt:
     """Golden noise of one image: x [1, C, H, W], fp32 on the CPU, chunks [1, tokens, D] each where the net computes."""
     generator = noise_generator(x)
     if long_prompt == "recurse":
-        for chunk in chunks:
+        for i, chunk in enumerate(chunks):
+            if i > 0:
+                check_golden(x)  # no net reads what overflowed
             x = golden_pass(npnet, x, chunk, generator)
         return x
     # every chunk sees the same fresh noise
@@ -146,17 +149,19 @@ def golden_image(npnet: GoldenNet, x: Tensor, chunks: list[Tensor], long_prompt:
 
 
 def golden_pass(npnet: GoldenNet, x: Tensor, prompt: Tensor, generator: torch.Generator) -> Tensor:
-    """One pass of the net over noise of any size; the formulas of this module. Raises InputError for what overflows."""
+    """One pass of the net over noise of any size; the formulas of this module."""
     resolution, (height, width) = npnet.config.resolution, x.shape[-2:]
     if npnet.config.any_size or height == width == resolution:
-        golden = npnet(x.to(prompt.device), prompt).cpu()
-    else:
-        fresh = torch.randn(*x.shape[:-2], resolution, resolution, generator=generator)
-        z = to_square(x, resolution, fresh)
-        golden = x + carry_back(npnet(z.to(prompt.device), prompt).cpu() - z, height, width)
+        return npnet(x.to(prompt.device), prompt).cpu()
+    fresh = torch.randn(*x.shape[:-2], resolution, resolution, generator=generator)
+    z = to_square(x, resolution, fresh)
+    return x + carry_back(npnet(z.to(prompt.device), prompt).cpu() - z, height, width)
+
+
+def check_golden(golden: Tensor) -> None:
+    """Raise InputError for golden noise that is not finite."""
     if not golden.isfinite().all():
         raise InputError("The golden noise has NaN or infinite values: use another NPNet file or prompt.")
-    return golden
 
 
 def check_strength(strength: float) -> None:

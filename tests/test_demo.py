@@ -18,10 +18,11 @@ SCALE = stages.Scale(captions=60, seeds=1, reported_captions=4, reported_seeds=2
 
 
 def run(out: Path, **options) -> Path:
-    """The demo at that scale: the one number of it that is changed."""
+    """The demo at that scale: the one thing about it that is changed."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "QUICK", SCALE)
+        patch.setattr(stages, "FULL", SCALE)
         demo.run(demo.Options(out=out, **options))
     torch.set_num_threads(threads)
     return out
