@@ -10,9 +10,10 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from trainer.redenoising import REDENOISING
 from trainer.results import summarise
 from trainer.shapes import WEIGHTS
-from trainer.shapes.stages import PREFERENCE, REDENOISING, Scale, two_settings
+from trainer.shapes.stages import PREFERENCE, Scale, two_settings
 from trainer.shapes.tables import Table, compare_all, fits_table, render
 from trainer.shapes.workers import in_parallel
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from npnet_core.preference import Scorer
 from trainer import bases
 from trainer.bases import Base, Prompts
+from trainer.redenoising import REDENOISING
 from trainer.shapes import WEIGHTS, world
-from trainer.shapes.stages import RECIPE, REDENOISING, load_world
+from trainer.shapes.stages import RECIPE, load_world
 from trainer.stats import compare
 
 FIXED_POINT = replace(REDENOISING, inversion="fixed-point")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from npnet_core.checkpoint import load_npnet, save_npnet
 from npnet_core.config import NPNetConfig
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
+from tests.seeded import small_net
 from trainer.cli import COMMANDS, main
 from trainer.options import argument, option, parse, required, save_config
 
@@ -72,6 +74,26 @@ def test_wrong_flags_end_with_2(argv, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse(Options, "try", argv)
     assert "npnet try: error" in capsys.readouterr().err
+
+
+def test_help_says_what_is_required(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--help"])
+    marked = [line for line in capsys.readouterr().out.splitlines() if "(required)" in line]
+    assert len(marked) == 2  # --dataset and --out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows says it in another way")
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # noticed at the end, and at the first line
+def test_a_reader_who_has_seen_enough_is_no_failure(tmp_path, unbuffered):
+    path = tmp_path / "net.safetensors"
+    save_npnet(small_net(), path)
+    command, root = [sys.executable, "-m", "trainer", "inspect", str(path)], Path(__file__).parents[1]
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=root, env=os.environ | {"PYTHONUNBUFFERED": unbuffered}, **how) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))

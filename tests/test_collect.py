@@ -581,6 +581,12 @@ def test_wrong_use_is_one_sentence(tmp_path, models, more, message, capsys):
     assert not (tmp_path / "set").exists()
 
 
+def test_scorers_are_looked_for_before_a_base_model_is_loaded(tmp_path, models, capsys):
+    argv = command(models, tmp_path / "set", "--base", str(tmp_path / "nowhere"), "--scorer", "clipscore=gone")
+    assert main(argv) == 2
+    assert "No weights of CLIPScore are at gone" in capsys.readouterr().err
+
+
 def test_choices_that_may_be_left_open(tmp_path, models, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(command(models, tmp_path / "set", "--precision", "fp8"))

@@ -45,7 +45,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     command = importlib.import_module(f"trainer.{name}")
     try:
-        return command.run(parse(command.Options, name, rest)) or 0
+        code = command.run(parse(command.Options, name, rest)) or 0
+        sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"npnet {name}: {error}", file=sys.stderr)
         return 1 if getattr(error.__cause__, "errno", None) else 2  # the system refused, as when the disk is full

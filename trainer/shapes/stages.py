@@ -11,17 +11,16 @@ from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet
 
 from .. import bases, collect, fit
-from ..bases import Base, Schedule
+from ..bases import Base
 from ..evaluate import Evaluation, evaluate
 from ..processes import joined
 from ..prompts import PromptRow
-from ..redenoising import Redenoising
+from ..redenoising import REDENOISING, Redenoising
 from ..settings import Setting
 from . import WEIGHTS, world
 from .scorer import ShapesScorer, load_scorers
 
-RECIPE = collect.Recipe(Schedule("ddim", 10), cfg=5.5, inversion_cfg=1.0)  # the paper's for SDXL
-REDENOISING = Redenoising(cfg=RECIPE.cfg, inversion_cfg=RECIPE.inversion_cfg)
+RECIPE = collect.Recipe()  # the paper's for SDXL
 COLLECTED_SEEDS = range(0, 1025)  # the paper's, too
 REPORTED_SEEDS = range(2_000_000, 3_000_000)  # of pictures that are reported
 PREFERENCE = "shapes"  # the scorer that selects
