@@ -39,7 +39,7 @@ demo: $(VENV)/ready
 	$(BIN)/python -m trainer demo --out build/demo
 
 fuzz: $(VENV)/ready
-	FUZZ_CASES=$(FUZZ) FUZZ_SECONDS=300 $(BIN)/python -m pytest tests/fuzz tests/comfy/test_fuzz_nodes.py
+	FUZZ_CASES=$(FUZZ) FUZZ_SECONDS=300 $(BIN)/python -m pytest tests/fuzz tests/nodes/test_fuzz_nodes.py
 
 lint: $(VENV)/ready
 	$(BIN)/python -m ruff check .

@@ -27,11 +27,11 @@ from npnet_core.diagnostics import dependence, explained, whiteness
 from npnet_core.npd import NPDReader
 from trainer import bases
 from trainer.bases import Base
-from trainer.pairs import epoch_order
+from trainer.data.pairs import epoch_order
+from trainer.evaluation.statistics import compare
+from trainer.fitting.training import lr_factor, squared_error
 from trainer.shapes import world
 from trainer.shapes.stages import PREFERENCE, RECIPE, SMALL_SWIN, World, load_world
-from trainer.stats import compare
-from trainer.training import lr_factor, squared_error
 
 HELD_OUT = 60  # captions, the last of those that choices are made on
 SEEDS = range(1_000_000, 2_000_000)  # of the pictures: neither collected nor reported

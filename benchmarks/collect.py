@@ -29,7 +29,7 @@ from tests.tiny_pipelines import tiny_sdxl
 from tests.tiny_scorers import write_clip
 from trainer import bases
 from trainer.bases import Base, Schedule
-from trainer.collect import Recipe, collect, manifest, pair_keys
+from trainer.collecting.collect import Recipe, collect, manifest, pair_keys
 
 from .timing import median_seconds, paired, row
 

@@ -25,11 +25,11 @@ from npnet_core.preference.architecture import Architecture
 from npnet_core.preference.layouts import OPEN_CLIP
 from tests.tiny_scorers import CLIP_WORDS, images, write_clip
 from trainer.bases import Schedule
-from trainer.images import write_image
-from trainer.methods import choose_methods
-from trainer.prompts import PromptRow
-from trainer.settings import Setting
-from trainer.shots import batches, draw, score_images
+from trainer.data.images import write_image
+from trainer.data.prompts import PromptRow
+from trainer.evaluation.methods import choose_methods
+from trainer.evaluation.pictures import batches, draw, score_images
+from trainer.evaluation.settings import Setting
 
 from .sizes import REDUCED
 from .timing import paired, row, seconds
@@ -44,7 +44,7 @@ def shares(device: str) -> None:
     from npnet_core.model import NPNet
     from tests.tiny_pipelines import tiny_sdxl
     from trainer import bases
-    from trainer.evaluate import evaluate
+    from trainer.evaluation.evaluate import evaluate
 
     from .collect import timed
 
@@ -130,7 +130,7 @@ def package(folder: Path) -> tuple[Callable[[Path, str], float], Scorer, str]:
 
 def procedure(folder: Path) -> tuple[Callable[[Path, str], float], Scorer, str]:
     """What the package does for one image, around our network: its checkpoint in fp16, read each time."""
-    from trainer.images import read_image
+    from trainer.data.images import read_image
 
     generator = torch.Generator().manual_seed(0)
     state = {

@@ -28,10 +28,10 @@ from npnet_core.model import NPNet
 from npnet_core.npd import Manifest, NPDReader, NPDWriter
 from tests.tiny_pipelines import tiny_sdxl
 from trainer import bases
-from trainer.batches import Batches, ahead
-from trainer.embeddings import Embeddings, store_embeddings
-from trainer.fit import Options, run
-from trainer.history import read_history
+from trainer.data.batches import Batches, ahead
+from trainer.data.embeddings import Embeddings, store_embeddings
+from trainer.fitting.fit import Options, run
+from trainer.fitting.history import read_history
 
 from .timing import flops, row, seconds
 

@@ -10,8 +10,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from trainer.redenoising import REDENOISING
-from trainer.results import summarise
+from trainer.collecting.redenoising import REDENOISING
+from trainer.evaluation.results import summarise
 from trainer.shapes import WEIGHTS
 from trainer.shapes.stages import PREFERENCE, Scale, two_settings
 from trainer.shapes.tables import Table, compare_all, fits_table, render

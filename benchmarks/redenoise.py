@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def start_comfyui() -> None:
     """Make ``comfy`` and ComfyUI's ``nodes`` importable, and our pack as ``npnet_pack``."""
-    import tests.comfy  # noqa: F401  ours, before ComfyUI's folder brings its own
+    import tests.nodes  # noqa: F401  ours, before ComfyUI's folder brings its own
 
     sys.path.insert(0, str(find_comfyui()))
     sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention"]
@@ -47,8 +47,8 @@ def main() -> None:
     import torch
     from comfy_extras.nodes_custom_sampler import BasicScheduler, RandomNoise
 
-    from tests.comfy.conditionings import conditioning
-    from tests.comfy.tiny_pack.models import tiny_sdxl
+    from tests.nodes.conditionings import conditioning
+    from tests.nodes.tiny_pack.models import tiny_sdxl
 
     node = sys.modules["npnet_pack.nodes.redenoise"].NPNetRedenoisePair
     model = tiny_sdxl()

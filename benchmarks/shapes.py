@@ -18,10 +18,10 @@ from torch import Tensor
 from npnet_core.preference import Scorer
 from trainer import bases
 from trainer.bases import Base, Prompts
-from trainer.redenoising import REDENOISING
+from trainer.collecting.redenoising import REDENOISING
+from trainer.evaluation.statistics import compare
 from trainer.shapes import WEIGHTS, world
 from trainer.shapes.stages import RECIPE, load_world
-from trainer.stats import compare
 
 FIXED_POINT = replace(REDENOISING, inversion="fixed-point")
 METHODS = {  # name: how, and by how many captions the prompt is off

@@ -1,6 +1,6 @@
 """Where the network is refused and nothing can be unpickled, nothing is even tried.
 
-The commands are run so in tests/test_readme.py, the nodes in tests/comfy/test_offline_nodes.py.
+The commands are run so in tests/test_readme.py, the nodes in tests/nodes/test_offline_nodes.py.
 """
 
 from __future__ import annotations

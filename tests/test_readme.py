@@ -25,7 +25,7 @@ from tests.offline import attempts, run_offline
 from tests.seeded import small_net
 from tests.tiny_pipelines import WORDS, clip_vocabulary, tiny_sdxl
 from tests.tiny_scorers import HPS_CONFIG, hps_state
-from trainer.cli import COMMANDS
+from trainer.commands.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,7 +34,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 # Added to a command so that it ends in seconds.
 SMALL_FIT = "--swin-size 16 --swin-dim 8 --swin-depths 1 --swin-heads 2 --swin-window 4 --epochs 2 --margin -1"
 SMALLER = {"fit": SMALL_FIT, "collect": "--seeds 0 1", "evaluate": "--limit 2 --steps 2", "sample": "--steps 2"}
-LONG = ("demo",)  # minutes: tests/test_demo.py
+LONG = ("demo",)  # minutes: tests/trainer/shapes/test_demo.py
 
 
 def commands() -> list[list[str]]:

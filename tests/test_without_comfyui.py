@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_node_tests_are_skipped_with_one_line(tmp_path):
     pytest_run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests/comfy"],
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests/nodes"],
         cwd=ROOT,
         env={**os.environ, "COMFYUI_PATH": str(tmp_path)},
         capture_output=True,

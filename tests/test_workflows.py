@@ -1,6 +1,6 @@
 """The workflow files: written by workflows/build.py, laid out so that everything can be seen.
 
-tests/comfy/test_templates.py holds them against ComfyUI and runs them.
+tests/nodes/test_templates.py holds them against ComfyUI and runs them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hostile and unlucky input to the core and the trainer; the nodes' is in tests/comfy/test_fuzz_nodes.py."""
+"""Hostile and unlucky input to the core and the trainer; the nodes' is in tests/nodes/test_fuzz_nodes.py."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ from tests.tiny_scorers import (
     write_image_reward,
     write_mps,
 )
-from trainer.checkpoints import load_checkpoint, save_checkpoint
-from trainer.cli import main
-from trainer.embeddings import Embeddings, store_embeddings
-from trainer.prompts import read_prompts
-from trainer.released import import_pairs, read_lines
+from trainer.commands.cli import main
+from trainer.data.embeddings import Embeddings, store_embeddings
+from trainer.data.prompts import read_prompts
+from trainer.data.released import import_pairs, read_lines
+from trainer.fitting.checkpoints import load_checkpoint, save_checkpoint
 
 SMALLEST = {"resolution": 8, "prompt_tokens": 3, "prompt_dim": 5, "swin_size": 16, "swin_dim": 8}
 SMALLEST |= {"swin_depths": (1,), "swin_heads": (2,)}
@@ -102,7 +102,7 @@ def test_npnet_files(npnet_file, unet_file, tmp_path):
 
 def inspect(path: Path) -> None:
     """`npnet inspect`, whose text no terminal may mistake for commands."""
-    from trainer import inspect
+    from trainer.commands import inspect
 
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         inspect.run(inspect.Options(path))
@@ -482,8 +482,9 @@ def test_names(tmp_path):
 
 def test_config_files(dataset, tmp_path):
     """What stands in a TOML file for `npnet fit` and `npnet collect`, up to the point where work would begin."""
-    from trainer import collect, fit
-    from trainer.options import parse
+    from trainer.collecting import collect
+    from trainer.commands.options import parse
+    from trainer.fitting import fit
 
     def toml(value) -> str:
         return json.dumps(value, ensure_ascii=True) if not isinstance(value, float) else repr(value)

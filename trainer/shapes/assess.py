@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import bases
-from . import WEIGHTS, world
-from .scorer import Detector, Verdict, judge, load_detector
-from .stages import RECIPE
-from .train import reconstruct
+from trainer import bases
+from trainer.shapes import WEIGHTS, world
+from trainer.shapes.scorer import Detector, Verdict, judge, load_detector
+from trainer.shapes.stages import RECIPE
+from trainer.shapes.train import reconstruct
 
 GUIDANCE = (1.0, 3.0, 5.5, 7.5)
 

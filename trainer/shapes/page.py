@@ -14,16 +14,16 @@ from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet
 from npnet_core.golden import golden_noise
 from npnet_core.npd import NPDReader
-
-from .. import bases, markdown
-from ..curve import learning_curve
-from ..evaluate import Evaluation
-from ..history import read_history
-from ..images import read_images
-from ..page import Html, Section, figure, paragraph, table
-from ..report import write_report
-from ..results import summarise
-from .stages import RECIPE, World, fits, two_settings
+from trainer import bases
+from trainer.data.images import read_images
+from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.results import summarise
+from trainer.fitting.history import read_history
+from trainer.fitting.learning_curve import learning_curve
+from trainer.report import markdown
+from trainer.report.page import Html, Section, figure, paragraph, table
+from trainer.report.report import write_report
+from trainer.shapes.stages import RECIPE, World, fits, two_settings
 
 SHOWN = 6  # pairs whose noise is shown: the first, not the best
 ENLARGED = 3  # the change, so that it can be seen beside the noise

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from npnet_core.preference.scorer import Scorer
-
-from . import DETECTOR
-from .world import KINDS, SHAPES, Scene
+from trainer.shapes import DETECTOR
+from trainer.shapes.world import KINDS, SHAPES, Scene
 
 CERTAIN = 8.0  # logits beyond this count as this: no single fact outweighs all others
 BLUR = 1.6  # pixels by which two centres must differ for e to 1 odds on their order

@@ -9,16 +9,17 @@ from pathlib import Path
 
 from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet
-
-from .. import bases, collect, fit
-from ..bases import Base
-from ..evaluate import Evaluation, evaluate
-from ..processes import joined
-from ..prompts import PromptRow
-from ..redenoising import REDENOISING, Redenoising
-from ..settings import Setting
-from . import WEIGHTS, world
-from .scorer import ShapesScorer, load_scorers
+from trainer import bases
+from trainer.bases import Base
+from trainer.collecting import collect
+from trainer.collecting.redenoising import REDENOISING, Redenoising
+from trainer.data.prompts import PromptRow
+from trainer.distributed import joined
+from trainer.evaluation.evaluate import Evaluation, evaluate
+from trainer.evaluation.settings import Setting
+from trainer.fitting import fit
+from trainer.shapes import WEIGHTS, world
+from trainer.shapes.scorer import ShapesScorer, load_scorers
 
 RECIPE = collect.Recipe()  # the paper's for SDXL
 COLLECTED_SEEDS = range(0, 1025)  # the paper's, too

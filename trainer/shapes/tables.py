@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from npnet_core.checkpoint import load_npnet
-
-from .. import markdown
-from ..bases import Schedule
-from ..evaluate import Evaluation
-from ..results import summarise
-from ..settings import Setting
-from . import world
-from .stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, compare, fit_net, fits, two_settings
-from .workers import in_parallel
+from trainer.bases import Schedule
+from trainer.evaluation.evaluate import Evaluation
+from trainer.evaluation.results import summarise
+from trainer.evaluation.settings import Setting
+from trainer.report import markdown
+from trainer.shapes import world
+from trainer.shapes.stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, compare, fit_net, fits, two_settings
+from trainer.shapes.workers import in_parallel
 
 SEVEN = ("ddim", "dpm-solver-multistep", "ddpm", "euler-ancestral", "pndm", "kdpm2-ancestral", "heun")  # table 10
 GUIDANCE = (1.0, 3.0, 5.5, 7.0)  # table 11

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import trange
 
-from . import parts, world
-from .scorer import Detector
+from trainer.shapes import components as parts
+from trainer.shapes import world
+from trainer.shapes.scorer import Detector
 
 UNPROMPTED = 0.1  # share of pictures trained without caption, for guidance
 WIDE_SHARE = 4  # every fourth batch is of the second size

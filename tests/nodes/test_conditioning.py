@@ -1,0 +1,133 @@
+"""Which base model a CONDITIONING is of, and which part of it golden noise is made for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from comfy.sampler_helpers import convert_cond
+
+from tests.nodes.conditionings import conditioning
+from tests.nodes.graphs import call
+from tests.nodes.tiny_pack.text import tiny_hunyuan_clip, tiny_sdxl_clip
+
+SDXL = conditioning("sdxl", 1)
+OTHER = conditioning("sdxl", 2)
+REFINER = [[torch.randn(1, 77, 1280), {"pooled_output": torch.randn(1, 1280)}]]
+AURA_FLOW = [[torch.randn(1, 256, 2048), {"pooled_output": None}]]  # T5, as wide as SDXL's two CLIPs together
+
+
+@pytest.fixture(scope="module")
+def prompt_embeds(pack):
+    """prompt_embeds for the published net of a family, or for one of our own."""
+    config = pack.npnet_core.config
+    own = {
+        "sd1": config.NPNetConfig(family="sd1", prompt_dim=768),
+        "sd2": config.NPNetConfig(family="sd2", prompt_dim=1024),
+        "shapes": config.NPNetConfig(family="shapes", prompt_dim=768),
+    }
+    return lambda cond, family="sdxl": pack.nodes.conditioning.prompt_embeds(cond, (config.PUBLISHED | own)[family])
+
+
+@pytest.mark.parametrize(
+    ("came", "family"), [("sdxl", "sdxl"), ("hunyuan_dit", "hunyuan-dit"), ("sd1", "sd1"), ("sd2", "sd2")]
+)
+def test_a_family_takes_its_own(prompt_embeds, came, family):
+    cond = conditioning(came)
+    assert torch.equal(prompt_embeds(cond, family), cond[0][0])
+
+
+def test_what_the_real_text_encoders_give_is_taken(prompt_embeds):
+    (cond,) = call("CLIPTextEncode", clip=tiny_sdxl_clip(), text="fox " * 100)
+    assert prompt_embeds(cond).shape == (1, 154, 2048)
+    (zeroed,) = call("ConditioningZeroOut", conditioning=cond)
+    assert torch.equal(prompt_embeds(zeroed), torch.zeros(1, 154, 2048))
+    (cond,) = call("CLIPTextEncodeHunyuanDiT", clip=tiny_hunyuan_clip(), bert="fox", mt5xl="fox " * 400)
+    assert prompt_embeds(cond, "hunyuan-dit").shape == (1, 77, 1024)
+
+
+@pytest.mark.parametrize("tokens", [77, 100, 256])
+def test_hunyuan_dit_is_cut(prompt_embeds, tokens):
+    cond = conditioning("hunyuan_dit", tokens=tokens)
+    assert torch.equal(prompt_embeds(cond, "hunyuan-dit"), cond[0][0][:, :77])
+
+
+@pytest.mark.parametrize(
+    ("cond", "family", "came", "expected"),
+    [
+        (conditioning("sd1"), "sdxl", "Stable Diffusion 1.x (768 wide)", "SDXL (2048 wide)"),
+        (conditioning("sd2"), "sdxl", "Stable Diffusion 2.x (1024 wide)", "SDXL (2048 wide)"),
+        (conditioning("sd3"), "sdxl", "another base model's (4096 wide)", "SDXL (2048 wide)"),
+        (conditioning("flux"), "sdxl", "another base model's (4096 wide)", "SDXL (2048 wide)"),
+        (REFINER, "sdxl", "another base model's (1280 wide)", "SDXL (2048 wide)"),
+        (AURA_FLOW, "sdxl", "another base model's (2048 wide)", "SDXL (2048 wide)"),
+        (conditioning("hunyuan_dit"), "sdxl", "HunyuanDiT (1024 wide)", "SDXL (2048 wide)"),
+        (conditioning("sdxl"), "hunyuan-dit", "SDXL (2048 wide)", "HunyuanDiT (1024 wide)"),
+        (conditioning("sd2"), "hunyuan-dit", "Stable Diffusion 2.x (1024 wide)", "HunyuanDiT (1024 wide)"),
+        (conditioning("hunyuan_dit"), "sd2", "HunyuanDiT (1024 wide)", "Stable Diffusion 2.x (1024 wide)"),
+        (conditioning("sdxl"), "shapes", "2048 wide", "shapes (768 wide)"),
+    ],
+)
+def test_other_families_are_refused(prompt_embeds, pack, cond, family, came, expected):
+    with pytest.raises(pack.npnet_core.errors.InputError) as refused:
+        prompt_embeds(cond, family)
+    message = str(refused.value)
+    assert message.startswith(
+        f"The conditioning is {came}, this NPNet was trained for {expected}: use the text encoder"
+    )
+
+
+def test_a_net_of_our_own_family_takes_whatever_is_as_wide(prompt_embeds):
+    cond = conditioning("sd1")
+    assert torch.equal(prompt_embeds(cond, "shapes"), cond[0][0])
+
+
+def entry(cond: list, **options) -> list:
+    return [cond[0][0], {**cond[0][1], **options}]
+
+
+# a conditioning of SDXL and OTHER, of which SDXL counts
+@pytest.mark.parametrize(
+    "cond",
+    [
+        [*SDXL, *OTHER],
+        [entry(OTHER, start_percent=0.2), *SDXL],
+        [entry(OTHER, clip_start_percent=0.2), *SDXL],
+        [entry(OTHER, start_percent=0.0, end_percent=0.0), *SDXL],
+        [entry(SDXL, start_percent=0.0, end_percent=0.1), *OTHER],
+        [entry(SDXL, start_percent=0.0, clip_start_percent=0.0, clip_end_percent=0.5), *OTHER],
+        [entry(OTHER, area=(8, 8, 0, 0)), *SDXL],
+        [entry(OTHER, mask=torch.ones(1, 8, 8)), *SDXL],
+        [entry(SDXL, area=(8, 8, 0, 0)), entry(OTHER, area=(8, 8, 0, 8))],
+        [entry(SDXL, area=(8, 8, 0, 0)), entry(OTHER, start_percent=0.2)],
+    ],
+)
+def test_the_entry_that_covers_the_picture_at_the_start_counts(prompt_embeds, cond):
+    assert torch.equal(prompt_embeds(cond), SDXL[0][0])
+    assert torch.equal(prompt_embeds(convert_cond(cond)), SDXL[0][0])  # as a guider keeps it
+
+
+@pytest.mark.parametrize(
+    ("cond", "words"),
+    [
+        ([], "The conditioning is empty"),
+        ([entry(SDXL, start_percent=0.1)], "No part of the conditioning is active when sampling starts"),
+        ([entry(SDXL, start_percent=0.0, end_percent=0.0)], "No part of the conditioning is active"),
+        ([[None, {}]], "no prompt embedding"),
+        ([[torch.zeros(1, 0, 2048), {}]], "no prompt embedding"),
+        ([[torch.zeros(0, 77, 2048), {}]], "no prompt embedding"),
+        ([[torch.zeros(77, 2048), {}]], "no prompt embedding"),
+    ],
+)
+def test_without_a_prompt_is_refused(prompt_embeds, pack, cond, words):
+    for stored in (cond, convert_cond(cond)):
+        with pytest.raises(pack.npnet_core.errors.InputError, match=words):
+            prompt_embeds(stored)
+
+
+@pytest.mark.parametrize(("came", "family"), [("sdxl", "sdxl"), ("hunyuan_dit", "hunyuan-dit")])
+def test_the_conditioning_is_not_changed(prompt_embeds, came, family):
+    cond, before = conditioning(came, tokens=100), conditioning(came, tokens=100)
+    prompt_embeds(cond, family)
+    prompt_embeds(convert_cond(cond), family)
+    assert torch.equal(cond[0][0], before[0][0])
+    assert cond[0][1].keys() == before[0][1].keys()

@@ -1,0 +1,164 @@
+"""The command line: options from dataclasses, exit codes, inspect and convert."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+
+from npnet_core.checkpoint import load_npnet, save_npnet
+from npnet_core.config import NPNetConfig
+from npnet_core.errors import InputError
+from npnet_core.model import NPNet
+from tests.seeded import small_net
+from trainer.commands.cli import COMMANDS, main
+from trainer.commands.options import argument, option, parse, required, save_config
+
+
+@dataclass(frozen=True)
+class Options:
+    """A command.
+
+    npnet try x --steps 4
+    """
+
+    source: Path = argument("what")
+    steps: int = option(10, "how many")
+    cfg: float = option(5.5, "how strongly, 100%")
+    half: bool = option(False, "whether")
+    kind: Literal["exact", "released"] = option("exact", "which")
+    scorer: tuple[str, ...] = option((), "several")
+    base: str | None = required("the model")
+
+
+def test_flags_override_the_config_file_and_that_the_defaults(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('steps = 4\ncfg = 3\nbase = "sdxl"\nscorer = ["hpsv2", "aesthetic"]\n')
+    options = parse(Options, "try", ["x", "--config", str(config), "--cfg", "2.5", "--half"])
+    assert options == Options(Path("x"), 4, 2.5, True, "exact", ("hpsv2", "aesthetic"), "sdxl")
+
+
+def test_the_resolved_config_reads_back(tmp_path):
+    options = Options(Path("x"), 7, 1.5, True, "released", ('quo"te', "back\\slash"), "ü")
+    save_config(options, tmp_path / "c.toml")
+    assert parse(Options, "try", ["x", "--config", str(tmp_path / "c.toml")]) == options
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("stesp = 4", "stesp.*did you mean steps"),
+        ("nonsense_entirely = 4", "the options are source, steps"),
+        ('steps = "4"', "steps = '4': give a int"),
+        ("steps = true", "steps = True"),
+        ('kind = "other"', "give one of exact, released"),
+        ("steps = ", "is not TOML"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path, line, words):
+    (tmp_path / "c.toml").write_text(line)
+    with pytest.raises(InputError, match=words):
+        parse(Options, "try", ["x", "--base", "b", "--config", str(tmp_path / "c.toml")])
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["x"], ["x", "--base", "b", "--kind", "other"], ["x", "--base", "b", "--step", "1"]]
+)
+def test_wrong_flags_end_with_2(argv, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(Options, "try", argv)
+    assert "npnet try: error" in capsys.readouterr().err
+
+
+def test_help_says_what_is_required(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--help"])
+    marked = [line for line in capsys.readouterr().out.splitlines() if "(required)" in line]
+    assert len(marked) == 2  # --dataset and --out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows says it in another way")
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # noticed at the end, and at the first line
+def test_a_reader_who_has_seen_enough_is_no_failure(tmp_path, unbuffered):
+    path = tmp_path / "net.safetensors"
+    save_npnet(small_net(), path)
+    command, root = [sys.executable, "-m", "trainer", "inspect", str(path)], Path(__file__).parents[3]
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=root, env=os.environ | {"PYTHONUNBUFFERED": unbuffered}, **how) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_begins_with_a_sentence_and_an_example(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    sentence, example = capsys.readouterr().out.split("\n\n")[1:3]
+    assert sentence.strip().endswith(".")
+    assert example.strip().startswith(f"npnet {command} ")
+
+
+def small_npnet() -> NPNet:
+    torch.manual_seed(0)
+    config = NPNetConfig(
+        resolution=8,
+        prompt_tokens=3,
+        prompt_dim=5,
+        swin_size=16,
+        swin_dim=8,
+        swin_depths=(1,),
+        swin_heads=(2,),
+        swin_window=4,
+    )
+    npnet = NPNet(config)
+    npnet.alpha.data.fill_(0.5)
+    npnet.beta.data.fill_(0.25)
+    return npnet.eval()
+
+
+def test_inspect_prints_what_the_net_is(tmp_path, capsys):
+    save_npnet(small_npnet(), tmp_path / "net.safetensors", {"npnet.base_model": "my base"})
+    assert main(["inspect", str(tmp_path / "net.safetensors")]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows["npnet.base_model"] == "my base"
+    assert rows["alpha"] == "0.245 (in the file: 0.5)"  # 2·sigmoid(0.5) − 1
+    assert rows["beta"] == "0.25"
+    total = sum(p.numel() for p in small_npnet().parameters())
+    assert rows["parameters"].startswith(f"{total:,} (")
+
+
+def test_convert_keeps_the_net_and_says_where_it_came_from(tmp_path):
+    save_npnet(small_npnet(), tmp_path / "a.safetensors")
+    assert main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors"), "--base-model", "m"]) == 0
+    npnet = load_npnet(tmp_path / "b.safetensors")
+    expected = small_npnet().state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in npnet.state_dict().items())
+    assert npnet.metadata["npnet.base_model"] == "m"
+    assert npnet.metadata["npnet.provenance"].startswith("converted from a.safetensors, sha256 ")
+
+
+def test_exit_codes(tmp_path, capsys):
+    assert main(["nonsense"]) == 2
+    assert main(["inspect", str(tmp_path / "missing")]) == 2
+    error = capsys.readouterr().err
+    assert "there is no command nonsense" in error
+    assert "There is no file" in error
+    assert "Traceback" not in error
+
+
+def test_a_failing_disk_is_exit_1(tmp_path, capsys):
+    save_npnet(small_npnet(), tmp_path / "a.safetensors")
+    assert main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "no folder" / "b.safetensors")]) == 1
+    assert "no folder" in capsys.readouterr().err
+
+
+def test_as_a_module():
+    result = subprocess.run([sys.executable, "-m", "trainer", "--help"], capture_output=True, text=True, check=True)
+    assert "npnet COMMAND" in result.stdout

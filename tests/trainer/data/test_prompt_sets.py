@@ -1,0 +1,119 @@
+"""Prompt sets as they were published, and folders of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from npnet_core.errors import InputError
+from trainer.data.prompts import PromptRow, read_prompt_set
+from trainer.data.prompts import read_prompts as read_column
+
+GENEVAL = Path(__file__).parents[4] / "shared" / "prompts" / "geneval_metadata.jsonl"
+COMMAS = 'A red cube, a blue sphere, and the word "no, never"'
+
+
+def write_csv(path: Path, header: list[str], rows: list[list[str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows([header, *rows])
+    return path
+
+
+def test_drawbench(tmp_path):
+    rows = [["A red colored car.", "Colors"], [COMMAS, "DALL-E"], ["A black apple.\nBelow it, a green one.", "Colors"]]
+    path = write_csv(tmp_path / "drawbench.csv", ["Prompts", "Category"], rows)
+    assert read_prompt_set(path) == [PromptRow(*row) for row in rows]
+
+
+def test_partiprompts(tmp_path):
+    path = write_csv(tmp_path / "p2.tsv", ["Prompt", "Category", "Challenge", "Note"], [[COMMAS, "Arts", "Basic", ""]])
+    assert read_prompt_set(path) == [PromptRow(COMMAS, "Arts")]
+
+
+def test_hpd_v2(tmp_path):
+    """The test set is one list of dicts; the benchmark a list of prompts per style."""
+    annotated = [{"prompt": COMMAS, "image_path": ["1.jpg", "2.jpg"], "rank": [1, 0], "user_hash": "a"}]
+    (tmp_path / "test.json").write_text(json.dumps(annotated))
+    assert read_prompt_set(tmp_path / "test.json") == [PromptRow(COMMAS)]
+    styles = tmp_path / "benchmark"
+    styles.mkdir()
+    (styles / "photo.json").write_text(json.dumps(["a dog, asleep", "a cat"]))
+    (styles / "anime.json").write_text(json.dumps([COMMAS, "a cat"]))
+    (styles / "LICENSE").touch()
+    assert read_prompt_set(styles) == [
+        PromptRow(COMMAS, "anime"),
+        PromptRow("a cat", "anime"),  # of a prompt that is in two files the first counts
+        PromptRow("a dog, asleep", "photo"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "jsonl", "parquet"])
+def test_pick_a_pic(tmp_path, kind):
+    path = tmp_path / f"validation.{kind}"
+    rows = [{"caption": text, "image_0_uid": "x", "label_0": 0.5} for text in (COMMAS, "a fox", COMMAS, "ein Fuß")]
+    if kind == "csv":
+        write_csv(path, list(rows[0]), [list(map(str, row.values())) for row in rows])
+    elif kind == "parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pictures = pyarrow.array([b"\xff\xd8"] * len(rows))
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows).append_column("jpg_0", pictures), path)
+    else:
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        path.write_text("\n".join(lines) if kind == "jsonl" else f"[{','.join(lines)}]", encoding="utf-8")
+    assert read_prompt_set(path) == [PromptRow(COMMAS), PromptRow("a fox"), PromptRow("ein Fuß")]
+
+
+def test_geneval(tmp_path):
+    rows = [{"tag": "counting", "include": [{"class": "bench", "count": 2}], "prompt": "a photo of two benches"}]
+    path = tmp_path / "evaluation_metadata.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_prompt_set(path) == [PromptRow("a photo of two benches", "counting")]
+
+
+@pytest.mark.skipif(not GENEVAL.exists(), reason=f"GenEval's prompts are not in {'/'.join(GENEVAL.parts[-3:])}")
+def test_all_of_geneval():
+    """553 prompts in six tasks."""
+    raw = [json.loads(line) for line in GENEVAL.read_text().splitlines()]
+    rows = read_prompt_set(GENEVAL)
+    assert dict(rows) == {row["prompt"]: row["tag"] for row in reversed(raw)}
+    assert sorted(Counter(row["tag"] for row in raw).values()) == [80, 80, 94, 99, 100, 100]
+    assert [row.prompt for row in rows] == read_column(GENEVAL)
+
+
+def test_people_have_files_of_their_own(tmp_path):
+    (tmp_path / "mine.txt").write_text(f"{COMMAS}\n\n  a fox  \na fox\n")
+    assert read_prompt_set(tmp_path / "mine.txt") == [PromptRow(COMMAS), PromptRow("a fox")]
+    path = write_csv(tmp_path / "mine.csv", ["Text", "TAG"], [[COMMAS, "1"], ["a fox", " "]])
+    assert read_prompt_set(path, "text") == [PromptRow(COMMAS, "1"), PromptRow("a fox")]
+    both = write_csv(tmp_path / "both.csv", ["caption", "prompt"], [["no", "yes"]])
+    assert read_prompt_set(both) == [PromptRow("yes")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "message"),
+    [
+        ("a.csv", "words\na fox\n", None, "has no column prompt: it has words"),
+        ("a.csv", "prompt\na fox\n", "caption", "has no column caption: it has prompt"),
+        ("a.csv", "prompt,category\na fox, a dog,animals\n", None, "put prompts with commas into quotes"),
+        ("a.json", '[{"prompt": 3}]', None, "has 3 where a prompt belongs"),
+        ("a.jsonl", '{"prompt": ""}\n', None, "has no prompt"),
+        ("a.txt", "\n", None, "is empty"),
+    ],
+)
+def test_wrong_sets_are_one_sentence(tmp_path, name, content, column, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_prompt_set(tmp_path / name, column)
+
+
+def test_an_empty_folder_and_none(tmp_path):
+    with pytest.raises(InputError, match="has no prompt file"):
+        read_prompt_set(tmp_path)
+    with pytest.raises(InputError, match="There is no prompt file"):
+        read_prompt_set(tmp_path / "nowhere.csv")

@@ -1,0 +1,121 @@
+"""npnet demo on the shipped models, at a scale of seconds: collect, fit, compare, page, tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from npnet_core.checkpoint import load_npnet
+from npnet_core.npd import NPDReader
+from trainer.commands import demo
+from trainer.commands.cli import main
+from trainer.shapes import page, stages, tables, workers, world
+
+SCALE = stages.Scale(captions=60, seeds=1, reported_captions=4, reported_seeds=2)
+
+
+def run(out: Path, **options) -> Path:
+    """The demo at that scale: the one thing about it that is changed."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "QUICK", SCALE)
+        patch.setattr(stages, "FULL", SCALE)
+        demo.run(demo.Options(out=out, **options))
+    torch.set_num_threads(threads)
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return run(tmp_path_factory.mktemp("demo") / "demo")
+
+
+def figures(folder: Path) -> dict:
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return {name: results[name] for name in ("methods", "pairs", "standard", "items")}
+
+
+def test_the_page_compares_what_it_should(folder):
+    rows = figures(folder)["methods"]
+    methods = {"inversion", *stages.NETS, *(f"wrong-prompt-{name}" for name in ("inversion", *stages.NETS))}
+    assert {row["method"] for row in rows} == methods
+    assert {row["metric"] for row in rows} == {"shapes", "captions-right"}
+    assert {row["setting"] for row in rows} == {"ddim-10-cfg1-32x32", "ddim-10-cfg5.5-32x32"}
+    assert all(row["n"] == 8 for row in rows)
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    for title in ("Where the nets come from", "What they learnt", "What they do to the noise"):
+        assert f"{title}</h2>" in html
+    assert html.count("<svg") > len(stages.NETS)
+    pictures = 5 * page.SHOWN * len(stages.NETS)
+    assert html.count('class="pixels"') >= pictures
+
+
+def test_wins_follow_from_the_scores_on_disk(folder):
+    files = list(folder.glob("scores*.jsonl"))
+    assert len(files) == workers.WORKERS
+    scores = [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    of = {(r["metric"], r["method"], r["setting"], r["prompt"], r["seed"]): r["score"] for r in scores}
+    for row in figures(folder)["methods"]:
+        wins = []
+        for (metric, method, *where), score in of.items():
+            if (metric, method, where[0]) == (row["metric"], row["method"], row["setting"]):
+                standard = of[(metric, "standard", *where)]
+                wins.append((score > standard) + (score == standard) / 2)
+        assert row["wins"] == pytest.approx(sum(wins) / len(wins))
+
+
+def test_nothing_is_reported_that_was_chosen_on(folder):
+    choosing, reporting = world.split_captions()
+    reader = NPDReader(folder / "pairs")
+    assert len(reader) == 60
+    assert set(reader.prompts) <= set(choosing)
+    assert {record.key.seed for record in reader.records} <= set(stages.COLLECTED_SEEDS)
+    items = figures(folder)["items"]
+    assert {item["prompt"] for item in items} <= set(reporting)
+    assert {item["seed"] for item in items}.isdisjoint(stages.COLLECTED_SEEDS)
+
+
+def test_the_same_numbers_every_time(folder, tmp_path):
+    assert figures(run(tmp_path / "again")) == figures(folder)
+
+
+def test_what_is_there_is_not_made_again(folder):
+    nets = [folder / f"fit-{name}" / "npnet.safetensors" for name in stages.NETS]
+    made = [*nets, *folder.glob("images/**/*.png"), *folder.glob("pairs/parts/*")]
+    before = {path: path.stat().st_mtime_ns for path in made}
+    assert len(before) > 100
+    run(folder)
+    assert {path: path.stat().st_mtime_ns for path in made} == before
+
+
+def test_its_nets_are_like_any_other(folder, capsys):
+    path = folder / "fit-npnet" / "npnet.safetensors"
+    npnet = load_npnet(path)
+    assert (npnet.config.resolution, npnet.config.prompt_dim) == (16, 64)
+    assert main(["inspect", str(path)]) == 0
+    assert "prompt dependence" in capsys.readouterr().out
+    assert main(["inspect", "--svd", str(path)]) == 2
+    assert "is no dataset" in capsys.readouterr().err
+
+
+def test_a_file_as_out_is_refused(tmp_path, capsys):
+    path = tmp_path / "page.html"
+    path.write_text("mine", encoding="utf-8")
+    assert main(["demo", "--out", str(path)]) == 2
+    assert f"--out {path} is a file, and the demo fills a folder: name" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == "mine"
+
+
+def test_tables(folder, monkeypatch):
+    monkeypatch.setattr(tables, "VARIANTS", tables.VARIANTS[:2])
+    monkeypatch.setattr(tables, "SEVEN", ["ddim", "heun"])
+    monkeypatch.setattr(tables, "GUIDANCE", (1.0, 3.0))
+    run(folder, tables=True)
+    text = (folder / "tables.md").read_text(encoding="utf-8")
+    for name in ("without-singular-values", "heun-10-cfg1-32x32", "ddim-10-cfg3-32x32", "ddim-10-cfg5.5-40x24"):
+        assert name in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("| ddim")}
+    assert widths == {7}

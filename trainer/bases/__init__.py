@@ -1,0 +1,27 @@
+"""Base models: load one, encode prompts, predict, sample, decode."""
+
+from trainer.bases.base import (
+    PARTS,
+    PRESETS,
+    SAMPLERS,
+    SPACINGS,
+    STOCHASTIC,
+    Base,
+    Prompts,
+    Schedule,
+    branches,
+    decode,
+    denoiser,
+    encode,
+    evaluations,
+    fingerprint,
+    initial_noise,
+    join,
+    latent_shape,
+    levels,
+    load_base,
+    move,
+    predict,
+    sample,
+    shares_first,
+)

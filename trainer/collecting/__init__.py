@@ -1,0 +1,1 @@
+"""Prompts → a noise prompt dataset."""

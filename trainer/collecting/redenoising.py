@@ -1,0 +1,58 @@
+"""How noise is re-denoised: what collecting pairs and the method ``inversion`` of a comparison have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from npnet_core.errors import InputError
+from npnet_core.redenoise import Redenoised, redenoise
+from trainer import bases
+from trainer.bases import Base, Prompts, Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redenoising:
+    """Settings of :func:`npnet_core.redenoise.redenoise`.
+
+    Args:
+        cfg: guidance on the way down (w_l).
+        inversion_cfg: guidance on the way back (w_w).
+        rounds, inversion, depth: as there.
+
+    Raises:
+        InputError: for no round.
+    """
+
+    cfg: float = 5.5
+    inversion_cfg: float = 1.0
+    rounds: int = 1
+    inversion: str = "exact"
+    depth: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise InputError(f"Re-denoising {self.rounds} times makes no pair: use at least 1 round.")
+
+    def __str__(self) -> str:
+        rounds = f"{self.rounds} rounds" if self.rounds > 1 else "1 round"
+        depth = f", {self.depth} steps deep" if self.depth > 1 else ""
+        way = f"guidance {self.cfg:g} down and {self.inversion_cfg:g} back"
+        return f"{way}{depth}, {rounds}, {self.inversion} inversion"
+
+    def redenoised(self, base: Base, prompts: Prompts, noise: Tensor, schedule: Schedule) -> Redenoised:
+        """Noise [B, C, h, w] of unit variance for B prompts, between the first levels of a schedule."""
+        return redenoise(
+            bases.denoiser(base, prompts),
+            noise.to(base.device),
+            bases.levels(base, schedule),
+            cfg=self.cfg,
+            inversion_cfg=self.inversion_cfg,
+            rounds=self.rounds,
+            inversion=self.inversion,
+            depth=self.depth,
+        )
+
+
+REDENOISING = Redenoising()  # the paper's for SDXL

@@ -1,0 +1,1 @@
+"""The users' files: prompts, embeddings, pairs, images, JSON Lines."""

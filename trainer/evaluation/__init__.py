@@ -1,0 +1,1 @@
+"""Does golden noise help? Pictures of a comparison, their scores, and statistics on them."""

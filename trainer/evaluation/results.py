@@ -1,0 +1,221 @@
+"""Scores of images → figures: every method against standard, nets against each other, per prompt category."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from npnet_core.errors import InputError
+from trainer.evaluation.statistics import compare, holm
+
+STANDARD = "standard"
+CONTROL = "wrong-prompt-"  # prefix of the methods whose noise was made for another prompt
+PAIRWISE = ("mps",)  # metrics whose score means something only beside another's of the same prompt
+
+
+def summarise(rows: Iterable[dict], about: dict) -> dict:
+    """All figures of a run, JSON types only. Scores are raw: nothing is multiplied by a metric's factor.
+
+    Pairs are images of one setting, prompt and seed; every method of a setting and metric has all of them. For
+    :data:`PAIRWISE` metrics a pair's scores are first turned into the softmax of the two, which sum to 1.
+
+    Args:
+        rows: dicts of ``setting``, ``method``, ``metric``, ``prompt``, ``category`` (or None), ``seed``, ``score``,
+            ``image`` (a path, or None where none was kept).
+        about: what else the report shows; ``settings``, ``methods``, ``metrics``, ``nets`` decide order and roles.
+
+    Returns:
+        ``about``; ``n`` (prompt, seed) pairs, of ``prompts`` prompts; ``binary``: the metrics whose scores are all 0
+        or 1; ``standard``: mean and n per setting and metric; ``methods``: comparisons with standard (``mean`` of the
+        method, ``standard`` mean, and the fields of :class:`trainer.stats.Comparison`, ``p_holm`` besides); ``pairs``:
+        nets, each ``method`` against ``versus``, whose mean is ``versus_mean``; ``categories``: as ``methods``, per
+        ``category``;
+        ``families``: over how many comparisons p was corrected, ``methods`` and ``pairs`` being one family,
+        ``categories`` another; ``items``: per setting, prompt and seed, all ``scores`` (metric → method → score) and
+        ``images`` (method → path).
+
+    Raises:
+        InputError: for no rows; a score that is no finite number (it names the image); two scores of one image that
+            differ; images without a partner (it counts and names them).
+    """
+    rows = list(rows)
+    items = collect_items(rows)
+    settings = in_order(about.get("settings", ()), (row["setting"] for row in rows))
+    metrics = in_order(about.get("metrics", ()), (row["metric"] for row in rows))
+    methods = in_order((STANDARD, *about.get("methods", ())), (row["method"] for row in rows))
+    check_partners(items, settings, metrics, methods)
+
+    standard, comparisons, pairs, categories = [], [], [], []
+    nets = [method for method in methods if method in about.get("nets", {})]
+    for setting, metric in tqdm(list(itertools.product(settings, metrics)), desc="intervals", leave=False):
+        here = [item for item in items if item["setting"] == setting and metric in item["scores"]]
+        if not here:
+            continue
+        of = {"setting": setting, "metric": metric}
+        present = [method for method in methods if method in here[0]["scores"][metric]]
+        if metric not in PAIRWISE:
+            mean = float(np.mean(scores_of(here, metric, STANDARD)))
+            standard.append({**of, "method": STANDARD, "n": len(here), "mean": mean})
+        for method in present:
+            if method == STANDARD:
+                continue
+            named = {**of, "method": method}
+            comparisons.append(comparison(here, metric, STANDARD, method, named, "standard"))
+            for category in in_order((), (item["category"] for item in here if item["category"] is not None)):
+                some = [item for item in here if item["category"] == category]
+                named_too = {**named, "category": category}
+                categories.append(comparison(some, metric, STANDARD, method, named_too, "standard"))
+        for first, second in itertools.combinations([net for net in nets if net in present], 2):
+            named = {**of, "method": second, "versus": first}
+            pairs.append(comparison(here, metric, first, second, named, "versus_mean"))
+    for family in (comparisons + pairs, categories):
+        for each, p in zip(family, holm([each["p"] for each in family]), strict=True):
+            each["p_holm"] = p
+    return {
+        "about": finite(about),
+        "n": len({(item["prompt"], item["seed"]) for item in items}),
+        "prompts": len({item["prompt"] for item in items}),
+        "binary": [metric for metric in metrics if is_binary(items, metric)],
+        "families": {"methods": len(comparisons) + len(pairs), "categories": len(categories)},
+        "standard": standard,
+        "methods": comparisons,
+        "pairs": pairs,
+        "categories": categories,
+        "items": items,
+    }
+
+
+def write_results(path: Path, results: dict) -> None:
+    """``results`` as JSON, figures first, one comparison or item per line."""
+    parts = []
+    for key, value in results.items():
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if isinstance(value, list) and value:
+            lines = ",\n  ".join(json.dumps(each, ensure_ascii=False, allow_nan=False) for each in value)
+            text = f"[\n  {lines}\n ]"
+        parts.append(f" {json.dumps(key)}: {text}")
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+
+
+# -- rows to pairs ----------------------------------------------------------------------------------------------------
+
+
+def collect_items(rows: Sequence[dict]) -> list[dict]:
+    """Rows → one dict per setting, prompt and seed, in the order of their first appearance.
+
+    Raises:
+        InputError: for no rows, a score that is no finite number, or two of one image.
+    """
+    if not rows:
+        raise InputError("There are no scores to report: score at least one image of standard and of a method.")
+    wrong = [row for row in rows if not is_finite(row["score"])]
+    if wrong:
+        raise InputError(
+            f"{len(wrong)} of {len(rows)} scores are no finite numbers, the first {wrong[0]['score']} in "
+            f"{wrong[0]['metric']} for {named(wrong[0])}: look at that image, then remove those lines and score again."
+        )
+    items: dict[tuple, dict] = {}
+    for row in rows:
+        key = row["setting"], row["prompt"], row["seed"]
+        item = items.setdefault(
+            key,
+            {
+                "setting": row["setting"],
+                "prompt": row["prompt"],
+                "category": row.get("category"),
+                "seed": row["seed"],
+                "scores": {},
+                "images": {},
+            },
+        )
+        scores = item["scores"].setdefault(row["metric"], {})
+        if scores.setdefault(row["method"], float(row["score"])) != row["score"]:
+            raise InputError(
+                f"Two scores in {row['metric']} came for {named(row)}, {scores[row['method']]:g} and {row['score']:g}: "
+                "keep one of the two lines."
+            )
+        if row.get("image") is not None:
+            item["images"][row["method"]] = row["image"]
+    return list(items.values())
+
+
+def check_partners(items: Sequence[dict], settings: Sequence, metrics: Sequence, methods: Sequence) -> None:
+    """
+    Raises:
+        InputError: if in a setting and metric a method lacks images that standard has, or has some that it lacks.
+    """
+    alone = []
+    for setting, metric in itertools.product(settings, metrics):
+        here = [item for item in items if item["setting"] == setting and metric in item["scores"]]
+        scored = {method for item in here for method in item["scores"][metric]} | {STANDARD}
+        for item, method in itertools.product(here, in_order((STANDARD, *methods), scored)):
+            if method not in item["scores"][metric]:
+                alone.append(f"{method} has no {metric} score at {setting} for {quoted(item)}")
+    if alone:
+        more = f", and {len(alone) - 3} more" if len(alone) > 3 else ""
+        raise InputError(
+            f"{len(alone)} images have no partner to be compared with ({', '.join(alone[:3])}{more}): run the command "
+            "again until every method has every prompt and seed, or leave that method's lines out."
+        )
+
+
+def scores_of(items: Sequence[dict], metric: str, method: str) -> np.ndarray:
+    return np.array([item["scores"][metric][method] for item in items])
+
+
+def paired_scores(items: Sequence[dict], metric: str, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of methods a and b as they are compared: of pairwise metrics the softmax of each pair."""
+    first, second = scores_of(items, metric, a), scores_of(items, metric, b)
+    if metric in PAIRWISE:
+        share = (1 + np.tanh((second - first) / 2)) / 2
+        return 1 - share, share
+    return first, second
+
+
+def comparison(items: Sequence[dict], metric: str, a: str, b: str, named: dict, a_mean: str) -> dict:
+    """b against a: names, n, both means (a's under the name ``a_mean``), and the fields of ``Comparison``."""
+    first, second = paired_scores(items, metric, a, b)
+    figures = dataclasses.asdict(compare(first, second, [item["prompt"] for item in items]))
+    figures = {name: value if isinstance(value, int) else float(value) for name, value in figures.items()}
+    means = {"mean": float(second.mean()), a_mean: float(first.mean())}
+    return {**named, "n": figures.pop("n"), **means, **figures}
+
+
+def is_binary(items: Sequence[dict], metric: str) -> bool:
+    return all(score in (0, 1) for item in items for score in item["scores"].get(metric, {}).values())
+
+
+def in_order(first: Iterable, rest: Iterable) -> list:
+    """What appears in ``rest``, each once: in the order of ``first``, then of appearance."""
+    there = dict.fromkeys(rest)
+    return [name for name in dict.fromkeys([*first, *there]) if name in there]
+
+
+def finite(value):
+    """JSON has no NaN: what is not finite becomes None."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def is_finite(score) -> bool:
+    return isinstance(score, int | float) and math.isfinite(score)
+
+
+def named(row: dict) -> str:
+    return row.get("image") or f"{row['method']} at {row['setting']}, {quoted(row)}"
+
+
+def quoted(row: dict) -> str:
+    """Prompt and seed of a row or item; long prompts cut."""
+    prompt = row["prompt"] if len(row["prompt"]) <= 60 else row["prompt"][:59] + "…"
+    return f"{prompt!r} (seed {row['seed']})"

@@ -1,0 +1,148 @@
+"""A browsable grid of image pairs: the largest gains, the middle and the largest losses, in the page itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from npnet_core.errors import InputError
+from trainer.report.page import Html, text
+
+LARGEST = 320  # pixels of a thumbnail's longer side
+PIXELS = 128  # images up to this are shown as they are, every pixel enlarged
+
+GAIN, MIDDLE, LOSS, ALL = "Largest gains", "Around the middle", "Largest losses", "All pairs"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture within the page.
+
+    Args:
+        label: what it is, text.
+        source: a ``data:`` URI.
+        width, height: in pixels of its own.
+        score: text under it.
+    """
+
+    label: str
+    source: str
+    width: int
+    height: int
+    score: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Pictures of one prompt and seed, side by side: standard first.
+
+    Args:
+        gain: what pairs are sorted by.
+        words: the gain as text.
+        place: the heading that it stands under, such as :data:`GAIN`.
+    """
+
+    prompt: str
+    seed: int
+    gain: float
+    words: str
+    pictures: tuple[Picture, ...]
+    category: str | None = None
+    place: str = ALL
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pairs of one comparison, sorted, with a text on which of all pairs they are."""
+
+    title: str
+    note: str
+    pairs: tuple[Pair, ...]
+
+
+def pair_grid(groups: Sequence[Group]) -> Html:
+    """All groups, one under the other. With scripts: one at a time, sorted and filtered as the reader likes."""
+    choices = "".join(f'<option value="{i}">{text(group.title)}</option>' for i, group in enumerate(groups))
+    controls = (
+        '<form class="controls" hidden>'
+        f'<label {"hidden" if len(groups) == 1 else ""}>Show <select name="group">{choices}</select></label>'
+        '<label>Sort <select name="order"><option value="place">gains, middle, losses</option>'
+        '<option value="loss">largest loss first</option><option value="gain">largest gain first</option>'
+        '<option value="prompt">by prompt</option></select></label>'
+        '<label>Find <input type="search" name="words" placeholder="words of a prompt"></label>'
+        '<output aria-live="polite"></output></form>'
+    )
+    return Html(f'<div class="gallery">{controls}{"".join(map(_group, groups))}</div>')
+
+
+def _group(group: Group) -> str:
+    parts, place = [], None
+    for pair in group.pairs:
+        if pair.place != place:
+            place = pair.place
+            parts.append(f'<h4 class="place">{text(place)}</h4>')
+        parts.append(_card(pair))
+    return (
+        f'<section class="group"><h3>{text(group.title)}</h3><p class="note">{text(group.note)}</p>'
+        f'<div class="pairs">{"".join(parts)}</div></section>'
+    )
+
+
+def _card(pair: Pair) -> str:
+    side = "up" if pair.gain > 0 else "down" if pair.gain < 0 else "open"
+    category = f' <span class="category">{text(pair.category)}</span>' if pair.category is not None else ""
+    return (
+        f'<article class="pair {side}" data-gain="{pair.gain!r}"><p class="prompt" dir="auto">{text(pair.prompt)}</p>'
+        f'<p class="facts"><span class="gain">{text(pair.words)}</span> <span class="seed">seed {pair.seed}</span>'
+        f"{category}</p>"
+        f'<div class="pictures">{"".join(map(_picture, pair.pictures))}</div></article>'
+    )
+
+
+def _picture(picture: Picture) -> str:
+    longer = max(picture.width, picture.height)
+    kind = ' class="pixels"' if longer <= PIXELS else ""
+    return (
+        f'<figure><img src="{picture.source}" alt="" width="{picture.width}" height="{picture.height}"{kind}>'
+        f"<figcaption>{text(picture.label)} <b>{text(picture.score)}</b></figcaption></figure>"
+    )
+
+
+def thumbnail(path: Path, label: str, score: str = "") -> Picture:
+    """An image file as a picture: as it is if it is small, else a JPEG of at most :data:`LARGEST` pixels.
+
+    Raises:
+        InputError: if the file is missing or no image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except OSError as error:  # UnidentifiedImageError too
+        raise InputError(
+            f"The image {path} that the scores name cannot be read ({error}): put it back, or evaluate again."
+        ) from error
+    buffer = io.BytesIO()
+    if max(image.size) <= PIXELS:
+        kind = "png"
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        kind = "jpeg"
+        image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+        image.save(buffer, "JPEG", quality=82, optimize=True)
+    source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Picture(label, source, *image.size, score)
+
+
+def choose(gains: Sequence[float], each: int) -> dict[str, list[int]]:
+    """Heading → positions: the ``each`` largest gains, as many around the median, the ``each`` largest losses, every
+    part from high to low; all of them under one heading if there are no more than that."""
+    order = sorted(range(len(gains)), key=lambda i: -gains[i])
+    if len(order) <= 3 * each:
+        return {ALL: order}
+    middle = (len(order) - each) // 2
+    return {GAIN: order[:each], MIDDLE: order[middle : middle + each], LOSS: order[-each:]}

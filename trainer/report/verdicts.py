@@ -1,0 +1,196 @@
+"""What figures show and what they do not, in words, made from the figures alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trainer.evaluation.results import CONTROL, STANDARD
+from trainer.report.formatting import THIN, brief, count, decimals, fixed, interval, listed, p_value, percent, signed
+
+HIGHER, LOWER = "higher", "lower"
+PERHAPS_HIGHER, PERHAPS_LOWER = "perhaps higher", "perhaps lower"  # the interval says so, the corrected p does not
+OPEN = "no difference shown"
+LEVEL = 0.05
+INTERVAL = f"95{THIN}% interval"
+
+MARKS = {HIGHER: "▲", PERHAPS_HIGHER: "△", OPEN: "●", PERHAPS_LOWER: "▽", LOWER: "▼"}
+
+
+def is_binary(results: dict, metric: str) -> bool:
+    return metric in results["binary"]
+
+
+def verdict(results: dict, entry: dict) -> str:
+    """One of the five above.
+
+    Of a metric that is 0 or 1 most pairs are ties, which make the interval of the winning rate far too wide: there the
+    interval of the mean difference decides. Ends count as the page shows them, to a tenth of a percent: 50.0 is half.
+    """
+    if is_binary(results, entry["metric"]):
+        low, high, centre = entry["difference_low"], entry["difference_high"], 0
+    else:
+        low, high, centre = entry["wins_low"], entry["wins_high"], 0.5
+    low, high = round(low, 3), round(high, 3)
+    if low <= centre <= high:
+        return OPEN
+    if entry["p_holm"] < LEVEL:
+        return HIGHER if low > centre else LOWER
+    return PERHAPS_HIGHER if low > centre else PERHAPS_LOWER
+
+
+def factor(results: dict, metric: str) -> float:
+    """By which the page multiplies a score; one that is 0 or 1 is shown in percent."""
+    if is_binary(results, metric):
+        return 100
+    return results["about"].get("metrics", {}).get(metric, {}).get("factor", 1)
+
+
+def label(results: dict, metric: str) -> str:
+    """With the factor, for the head of a column."""
+    return results["about"].get("metrics", {}).get(metric, {}).get("label", metric)
+
+
+def title(results: dict, metric: str) -> str:
+    """Without the factor, for a sentence."""
+    return label(results, metric).removesuffix(f" ×{factor(results, metric):g}")
+
+
+def digits(results: dict, metric: str) -> int:
+    """Decimals of a metric's means everywhere on the page: two digits of the narrowest interval of a difference."""
+    if is_binary(results, metric):
+        return 1
+    entries = [each for each in results["methods"] + results["pairs"] if each["metric"] == metric]
+    halves = [(each["difference_high"] - each["difference_low"]) / 2 * factor(results, metric) for each in entries]
+    return max(1, decimals(min(filter(None, halves), default=0)))
+
+
+def setting_title(results: dict, setting: str) -> str:
+    """``DDIM, 10 steps, guidance 5.5, 1024×1024``, or the name itself if nothing more is known."""
+    facts = results["about"].get("settings", {}).get(setting, {})
+    if not {"sampler", "steps", "cfg", "height", "width"} <= facts.keys():
+        return setting
+    spacing = [f"{facts['spacing']} spacing"] if facts.get("spacing") else []
+    size = f"{facts['width']}×{facts['height']}"
+    return ", ".join(
+        [facts["sampler"].upper(), count(facts["steps"], "step"), *spacing, f"guidance {facts['cfg']:g}", size]
+    )
+
+
+# -- one method at one setting ----------------------------------------------------------------------------------------
+
+
+def headline(results: dict, entries: Sequence[dict], versus: str = STANDARD) -> str:
+    """One sentence on the comparisons of one method with another at one setting, an entry per metric."""
+    phrases = {
+        HIGHER: f"higher than {versus} in",
+        LOWER: f"lower than {versus} in",
+        PERHAPS_HIGHER: "weak evidence for higher in",
+        PERHAPS_LOWER: "weak evidence for lower in",
+        OPEN: "no difference shown in",
+    }
+    parts = []
+    for kind, phrase in phrases.items():
+        metrics = [title(results, each["metric"]) for each in entries if verdict(results, each) == kind]
+        if metrics:
+            parts.append(f"{phrase} {listed(metrics)}")
+    words = "; ".join(parts)
+    return f"{words[:1].upper()}{words[1:]}."
+
+
+def detail(results: dict, entry: dict) -> str:
+    """The figures behind one part of :func:`headline`, and what they mean."""
+    kind = verdict(results, entry)
+    none = "zero" if is_binary(results, entry["metric"]) else "one half"
+    contains = f", which contains {none}" if kind == OPEN else ""
+    sentences = [f"{title(results, entry['metric'])}: {figures(results, entry)}{contains}."]
+    if kind in (PERHAPS_HIGHER, PERHAPS_LOWER):
+        sentences.append(
+            f"That excludes {none}, but one such among {count(results['families']['methods'], 'comparison')} is no "
+            f"surprise: p is {p_value(entry['p_holm'])} after correction."
+        )
+    return " ".join(sentences + disagreement(results, entry))
+
+
+def figures(results: dict, entry: dict) -> str:
+    """A comparison's figures within a sentence."""
+    if is_binary(results, entry["metric"]):
+        up = round(entry["wins"] * entry["n"] - entry["ties"] / 2)
+        down = entry["n"] - entry["ties"] - up
+        low, high = (fixed(100 * entry[f"difference_{end}"], 1) for end in ("low", "high"))
+        other = entry.get("standard", entry.get("versus_mean"))
+        return (
+            f"{percent(entry['mean'])} instead of {percent(other)} ({count(up, 'pair')} up, {brief(down)} down, "
+            f"{brief(entry['ties'])} equal), {signed(100 * entry['difference'], 1)} points, {INTERVAL} {low} to {high}"
+        )
+    low, high = fixed(100 * entry["wins_low"], 1), percent(entry["wins_high"])
+    ties = f", {count(entry['ties'], 'tie')} counted half" if entry["ties"] else ""
+    return f"won {percent(entry['wins'])} of {count(entry['n'], 'pair')}{ties}, {INTERVAL} {low} to {high}"
+
+
+def disagreement(results: dict, entry: dict) -> list[str]:
+    """Where how often and how much do not say the same."""
+    if is_binary(results, entry["metric"]):
+        return []
+    low, high, kind = entry["difference_low"], entry["difference_high"], verdict(results, entry)
+    scale, places = factor(results, entry["metric"]), digits(results, entry["metric"])
+    mean = f"The mean difference, {signed(scale * entry['difference'], places)} {interval(low, high, places, scale)},"
+    if kind == OPEN and (low > 0 or high < 0):
+        return [f"{mean} does exclude zero."]
+    if (kind in (HIGHER, PERHAPS_HIGHER) and low <= 0) or (kind in (LOWER, PERHAPS_LOWER) and high >= 0):
+        return [f"{mean} does not exclude zero: how often is shown, by how much is not."]
+    return []
+
+
+def on_control(results: dict, control: dict, own: dict) -> str:
+    """What a control says of its method, both compared with standard in one metric."""
+    name, found = own["method"], verdict(results, own)
+    if found == PERHAPS_HIGHER:
+        return f"The gain of {name} itself is too uncertain for the control to say much."
+    if found != HIGHER:
+        return f"{name} itself shows no gain here that the control could explain."
+    return {
+        LOWER: f"With another prompt's noise the gain of {name} turns into a loss: it depends on the prompt.",
+        PERHAPS_LOWER: f"With another prompt's noise it is perhaps a loss: the gain of {name} depends on the prompt.",
+        OPEN: f"With another prompt's noise no gain is shown, nor that it is smaller than that of {name}.",
+        PERHAPS_HIGHER: f"Another prompt's noise perhaps gains too: whether {name} needs the prompt stays open.",
+        HIGHER: f"Another prompt's noise gains too: part of the gain of {name} has nothing to do with the prompt.",
+    }[verdict(results, control)]
+
+
+# -- the whole run ----------------------------------------------------------------------------------------------------
+
+
+def limits(results: dict) -> list[str]:
+    """What the figures do not show, a sentence or two each."""
+    entries = results["methods"] + results["pairs"]
+    metrics = list(dict.fromkeys(each["metric"] for each in results["standard"] + entries))
+    sentences = [
+        f"The scores come from programs ({listed([title(results, metric) for metric in metrics])}): no person has "
+        "compared these pictures. Look at the pairs below, the losses too."
+    ]
+    rates = [each for each in entries if not is_binary(results, each["metric"])]
+    if rates:
+        widest = max((each["wins_high"] - each["wins_low"]) / 2 for each in rates)
+        sentences.append(
+            f"With {count(min(each['n'] for each in rates), 'pair')} an interval reaches up to {100 * widest:.1f} "
+            "points to either side: a smaller difference may exist unseen. “No difference shown” is not “equal”."
+        )
+    if results["families"]["methods"] > 1:
+        sentences.append(
+            f"{count(results['families']['methods'], 'comparison')} were made. The intervals are not corrected for "
+            "that; the p values are (Holm), over all of them."
+        )
+    if results["n"] > results["prompts"] == 1:
+        sentences.append("All pairs are of one prompt: what holds for it may not hold for others.")
+    elif results["n"] > results["prompts"]:
+        sentences.append(
+            f"{count(results['n'], 'pair')} come from {count(results['prompts'], 'prompt')}. Those of one prompt are "
+            "related, for which intervals and p allow; with few prompts that allowance is itself uncertain."
+        )
+    methods = {each["method"] for each in results["methods"]}
+    if methods and not any(method.startswith(CONTROL) for method in methods):
+        sentences.append(
+            "No control with another prompt's noise was run: whether a gain depends on the prompt stays open."
+        )
+    sentences.append("All this holds for this base model, these settings, prompts and seeds. Others were not tried.")
+    return sentences + list(results["about"].get("missing", []))
