@@ -29,7 +29,10 @@ from tests.tiny_pipelines import tiny_sdxl
 from tests.tiny_scorers import write_clip
 from trainer import bases
 from trainer.bases import Base, Schedule
-from trainer.collecting.collect import Recipe, collect, manifest, pair_keys
+from trainer.collecting.collect import collect
+from trainer.collecting.keys import pair_keys
+from trainer.collecting.manifest import manifest
+from trainer.collecting.recipe import Recipe
 
 from .timing import median_seconds, paired, row
 

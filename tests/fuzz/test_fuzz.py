@@ -482,7 +482,7 @@ def test_names(tmp_path):
 
 def test_config_files(dataset, tmp_path):
     """What stands in a TOML file for `npnet fit` and `npnet collect`, up to the point where work would begin."""
-    from trainer.collecting import collect
+    from trainer.commands import collect
     from trainer.commands.options import parse
     from trainer.fitting import fit
 

@@ -11,7 +11,8 @@ from npnet_core.errors import InputError
 from npnet_core.preference import KINDS, convert_scorer
 from npnet_core.tensorfile import file_hash
 from trainer import bases
-from trainer.collecting import collect
+from trainer.collecting.manifest import manifest, open_dataset
+from trainer.collecting.recipe import preset_recipe
 from trainer.commands.options import argument, option
 from trainer.data.file_kind import contents
 from trainer.data.released import import_pairs, read_lines
@@ -74,18 +75,16 @@ def convert_pairs(options: Options) -> None:
         )
     scorers = () if options.scorer == ("none",) else options.scorer
     lines = read_lines(options.captions, scorers)
-    recipe = collect.recipe_from(
-        collect.Options(
-            preset=options.preset,
-            steps=options.steps,
-            cfg=options.cfg,
-            inversion_cfg=options.inversion_cfg,
-            rounds=options.rounds,
-            inversion="released",
-        )
+    recipe = preset_recipe(
+        options.preset,
+        steps=options.steps,
+        cfg=options.cfg,
+        inversion_cfg=options.inversion_cfg,
+        rounds=options.rounds,
+        inversion="released",
     )
     base = bases.load_base(options.base_model, precision="fp16")
-    settings = collect.manifest(base, recipe, list(lines[0].scores))
-    with collect.open_dataset(options.target, settings, worker="released") as writer:
+    settings = manifest(base, recipe, list(lines[0].scores))
+    with open_dataset(options.target, settings, worker="released") as writer:
         imported = import_pairs(options.source, lines, writer)
     print(f"{imported.written} pairs written, {imported.known} there already, {imported.left_out} left out")

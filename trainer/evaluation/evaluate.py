@@ -48,11 +48,12 @@ from npnet_core.redenoise import INVERSIONS_HELP
 from npnet_core.whole import whole
 from trainer import bases
 from trainer.bases import SAMPLERS, SPACINGS, Base
-from trainer.collecting.collect import seed_range, this_worker
+from trainer.collecting.keys import seed_range
 from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.collecting.scorers import HELP as SCORERS
 from trainer.collecting.scorers import LaterScorer, clip_words, find_scorer, scorer_files
 from trainer.commands.options import option, required, save_config
+from trainer.commands.workers import this_worker
 from trainer.data.jsonl import mend_lines, read_lines
 from trainer.data.prompts import PromptRow, read_prompt_set
 from trainer.distributed import find_device

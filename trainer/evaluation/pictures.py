@@ -20,7 +20,7 @@ from npnet_core.errors import InputError
 from npnet_core.preference import Scorer
 from trainer import bases
 from trainer.bases import Base, Prompts
-from trainer.collecting.collect import draw_seeds
+from trainer.collecting.keys import draw_seeds
 from trainer.data.batches import ahead
 from trainer.data.images import image_stem, read_images, text_hash, write_image
 from trainer.data.jsonl import append_lines

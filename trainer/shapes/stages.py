@@ -11,7 +11,10 @@ from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet
 from trainer import bases
 from trainer.bases import Base
-from trainer.collecting import collect
+from trainer.collecting.collect import collect
+from trainer.collecting.keys import pair_keys, share_of
+from trainer.collecting.manifest import manifest, open_dataset
+from trainer.collecting.recipe import Recipe
 from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.data.prompts import PromptRow
 from trainer.distributed import joined
@@ -21,7 +24,7 @@ from trainer.fitting import fit
 from trainer.shapes import WEIGHTS, world
 from trainer.shapes.scorer import ShapesScorer, load_scorers
 
-RECIPE = collect.Recipe()  # the paper's for SDXL
+RECIPE = Recipe()  # the paper's for SDXL
 COLLECTED_SEEDS = range(0, 1025)  # the paper's, too
 REPORTED_SEEDS = range(2_000_000, 3_000_000)  # of pictures that are reported
 PREFERENCE = "shapes"  # the scorer that selects
@@ -85,7 +88,7 @@ def collect_pairs(
     folder: Path,
     scale: Scale,
     *,
-    recipe: collect.Recipe = RECIPE,
+    recipe: Recipe = RECIPE,
     batch: int = 50,
     worker: tuple[int, int] = (0, 1),
 ) -> None:
@@ -99,11 +102,11 @@ def collect_pairs(
     models = load_world(weights)
     captions = world.split_captions()[0][: scale.captions]
     shape = bases.latent_shape(models.base, recipe.height, recipe.width)
-    keys = collect.share_of(collect.pair_keys(captions, COLLECTED_SEEDS, scale.seeds, shape), *worker)
+    keys = share_of(pair_keys(captions, COLLECTED_SEEDS, scale.seeds, shape), *worker)
     preference = models.scorers[:1]
-    settings = collect.manifest(models.base, recipe, [scorer.kind for scorer in preference])
-    with collect.open_dataset(folder, settings, worker=f"demo-{worker[0]}of{worker[1]}") as writer:
-        collect.collect(models.base, preference, recipe, keys, writer, batch=batch)
+    settings = manifest(models.base, recipe, [scorer.kind for scorer in preference])
+    with open_dataset(folder, settings, worker=f"demo-{worker[0]}of{worker[1]}") as writer:
+        collect(models.base, preference, recipe, keys, writer, batch=batch)
 
 
 def fit_net(

@@ -40,21 +40,15 @@ from tests.tiny_scorers import write_clip
 from trainer import bases
 from trainer.bases import Schedule, load_base
 from trainer.collecting import scorers
-from trainer.collecting.collect import (
-    Options,
-    Recipe,
-    batches,
-    collect,
-    draw_seeds,
-    make_pairs,
-    manifest,
-    open_dataset,
-    pair_keys,
-    recipe_from,
-    share_of,
-    this_worker,
-)
+from trainer.collecting.batches import batches
+from trainer.collecting.collect import collect
+from trainer.collecting.keys import draw_seeds, pair_keys, share_of
+from trainer.collecting.manifest import manifest, open_dataset
+from trainer.collecting.pairs import make_pairs
+from trainer.collecting.recipe import Recipe
 from trainer.commands.cli import main
+from trainer.commands.collect import Options, recipe_from
+from trainer.commands.workers import this_worker
 
 SIZE = 64
 SHAPE = (4, 8, 8)
@@ -420,7 +414,7 @@ def start(argv: list[str], *, pairs_per_part: int = 64, log: Path | None = None,
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background
         own_lock(tqdm)
         os.environ["TQDM_MININTERVAL"] = "0"
-        sys.modules["trainer.collecting.collect"].PAIRS_PER_PART = pairs_per_part
+        sys.modules["trainer.collecting.manifest"].PAIRS_PER_PART = pairs_per_part
         if log is not None:
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
         if largest_file is not None:

@@ -36,7 +36,9 @@ from tests.trainer.collecting.test_collect import Palette, counted, forks, own_l
 from trainer import bases
 from trainer.bases import Schedule, load_base
 from trainer.collecting import scorers
-from trainer.collecting.collect import Recipe, draw_seeds, make_pairs, pair_keys
+from trainer.collecting.keys import draw_seeds, pair_keys
+from trainer.collecting.pairs import make_pairs
+from trainer.collecting.recipe import Recipe
 from trainer.commands.cli import main
 from trainer.data.images import read_about, read_image, read_images, write_image
 from trainer.data.jsonl import append_lines, mend_lines, read_lines

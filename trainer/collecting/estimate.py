@@ -1,0 +1,40 @@
+"""How long a dataset will take and how large it will be."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from npnet_core.npd import NPDWriter, PairKey
+from npnet_core.preference import Scorer
+from trainer.bases import Base
+from trainer.collecting.batches import batches
+from trainer.collecting.collect import collect
+from trainer.collecting.manifest import manifest
+from trainer.collecting.recipe import Recipe
+
+
+def estimate(
+    base: Base, scorers: Sequence[Scorer], recipe: Recipe, keys: Sequence[PairKey], *, batch: int, images: bool
+) -> str:
+    """Time and disk for all pairs, from two batches that are made in a temporary folder; the first warms up."""
+    if not keys:
+        return "0 pairs: there are more workers than prompts"
+    settings = manifest(base, recipe, [scorer.kind for scorer in scorers])
+    with tempfile.TemporaryDirectory() as folder:
+        for number, chunk in enumerate(itertools.islice(batches(keys, batch), 2)):
+            out = Path(folder, str(number))
+            start = time.perf_counter()
+            with NPDWriter(out, settings, worker="dry-run") as writer:
+                collect(base, scorers, recipe, chunk, writer, batch=batch, images=out / "images" if images else None)
+            seconds = (time.perf_counter() - start) / len(chunk)
+            size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / len(chunk)
+    return (
+        f"{len(keys)} pairs: {tqdm.format_interval(seconds * len(keys))} at {1 / seconds:.3g} pairs per second, "
+        f"{size * len(keys) / 1e9:.3g} GB"
+    )

@@ -1,0 +1,65 @@
+"""What all pairs of a dataset have in common, and that a folder goes on with the same only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from npnet_core.errors import InputError
+from npnet_core.npd import Manifest, NPDWriter, read_manifest
+from npnet_core.redenoise import check_levels
+from trainer import bases
+from trainer.bases import Base
+from trainer.collecting.recipe import Recipe
+
+PAIRS_PER_PART = 64
+PURE_NOISE = 4.8973451890853435e-08  # the ᾱ that ComfyUI gives to ᾱ = 0, so that its sigma is a number (4519)
+COMPARED = ("base_fingerprint", "precision", "sampler", "steps", "spacing", "scorers")  # of what a manifest records
+
+
+def manifest(base: Base, recipe: Recipe, scorers: Sequence[str]) -> Manifest:
+    """What all pairs of a dataset have in common.
+
+    Args:
+        scorers: their kinds.
+
+    Raises:
+        InputError: for a schedule that cannot be re-denoised on.
+    """
+    levels = bases.levels(base, recipe.schedule)
+    check_levels(levels, recipe.inversion, recipe.depth)
+    levels = levels[: recipe.depth + 1]
+    alphas = [max(level.alpha, PURE_NOISE**0.5) for level in levels]
+    return Manifest(
+        base_family=base.family,
+        sigmas=tuple(level.sigma / alpha for level, alpha in zip(levels, alphas, strict=True)),
+        cfg=recipe.cfg,
+        inversion_cfg=recipe.inversion_cfg,
+        inversion=recipe.inversion,
+        rounds=recipe.rounds,
+        recorded={
+            "base_model": base.source,
+            "base_fingerprint": bases.fingerprint(base)[:16],
+            "precision": str(base.dtype).removeprefix("torch."),
+            **dataclasses.asdict(recipe.schedule),
+            "scorers": list(scorers),
+            "versions": {name: version(name) for name in ("torch", "diffusers")},
+        },
+    )
+
+
+def open_dataset(folder: Path, settings: Manifest, worker: str) -> NPDWriter:
+    """A writer for a new dataset, or for one that was begun with these very settings.
+
+    Raises:
+        InputError: as :class:`npnet_core.npd.NPDWriter`; if images were made or scored differently (it says how).
+    """
+    writer = NPDWriter(folder, settings, worker=worker, pairs_per_part=PAIRS_PER_PART)
+    ours, theirs = settings.recorded, read_manifest(folder).recorded
+    differing = [name for name in COMPARED if theirs.get(name) != ours[name]]
+    if differing:
+        named = "; ".join(f"{name} {theirs.get(name)}, not {ours[name]}" for name in differing)
+        raise InputError(f"{folder} already holds another run ({named}): use its settings or another folder.")
+    return writer

@@ -1,0 +1,137 @@
+"""``npnet collect``: prompts → a noise prompt dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from npnet_core.errors import InputError
+from npnet_core.redenoise import INVERSIONS_HELP
+from trainer import bases
+from trainer.bases import SAMPLERS, SPACINGS, Base
+from trainer.collecting.collect import collect
+from trainer.collecting.estimate import estimate
+from trainer.collecting.keys import pair_keys, seed_range, share_of
+from trainer.collecting.manifest import manifest, open_dataset
+from trainer.collecting.recipe import Recipe, preset_recipe
+from trainer.collecting.scorers import HELP as SCORERS
+from trainer.collecting.scorers import check_scorers, load_scorers
+from trainer.commands.options import option, required, save_config
+from trainer.commands.workers import this_worker
+from trainer.data.prompts import read_prompts
+from trainer.distributed import find_device
+
+log = logging.getLogger(__name__)
+
+# the options that are, where they are given, entries of the recipe or its schedule
+RECIPE = ("sampler", "steps", "spacing", "cfg", "inversion_cfg", "rounds", "inversion", "depth", "height", "width")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Make pairs of noises for prompts: a source, and what re-denoising makes of it, both scored by their images.
+
+    npnet collect --base models/sdxl-base --prompts prompts.txt --out datasets/sdxl
+    npnet collect --base models/sdxl-base --prompts prompts.txt --out datasets/sdxl --worker 0/4
+    torchrun --nproc-per-node 4 -m trainer collect --config collect.toml
+
+    Stopped at any moment and started again with the same command it goes on where it was. Every pair is kept, with its
+    scores: `npnet fit` selects.
+    """
+
+    base: str = required("diffusers folder, single file or hub id of the base model")
+    prompts: Path = required("txt, csv, tsv, json, jsonl or parquet file")
+    out: Path = required("the dataset's folder")
+    column: str | None = option(None, "of the prompts (default: prompt, prompts or caption)")
+    seeds: tuple[int, ...] = option((0, 1024), "first and last of the seeds that are drawn for each prompt")
+    seeds_per_prompt: int = option(1, "how many are drawn, the same for a prompt every time")
+    scorer: tuple[str, ...] = option(("hpsv2",), SCORERS)
+
+    preset: Literal["sdxl", "dreamshaper-xl-turbo", "hunyuan-dit"] = option("sdxl", "the paper's settings")
+    sampler: str | None = option(None, f"one of {', '.join(SAMPLERS)} (default: the preset's)")
+    steps: int | None = option(None, "of the schedule (default: the preset's)")
+    spacing: str | None = option(None, f"of the steps, one of {', '.join(SPACINGS)} (default: the base model's own)")
+    cfg: float | None = option(None, "guidance of the denoising step and of the images (default: the preset's)")
+    inversion_cfg: float | None = option(None, "guidance of the inversion step (default: the preset's)")
+    rounds: int = option(1, "how often re-denoising is repeated")
+    inversion: Literal["exact", "released", "fixed-point"] = option("exact", INVERSIONS_HELP)
+    depth: int = option(1, "steps taken down and back; more than the paper's one is ours")
+    height: int | None = option(None, "of the images in pixels (default: the base model's own)")
+    width: int | None = option(None, "of the images in pixels (default: the base model's own)")
+
+    batch: int = option(4, "pairs at once; each is two images")
+    worker: str | None = option(None, "I/N: make part I of N, counted from 0 (torchrun says it by itself)")
+    limit: int | None = option(None, "make only the first so many pairs, over all workers")
+    save_images: bool = option(False, "keep both images of every pair in OUT/images")
+    dry_run: bool = option(False, "make two batches, keep nothing, say how long all will take and how large it will be")
+    device: str | None = option(None, "cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    precision: Literal["fp32", "fp16", "bf16"] | None = option(None, "of the base model (default: fp16 on a GPU)")
+    base_config: str | None = option(None, "for a single-file base model: a diffusers folder or hub id of its kind")
+    lora: Path | None = option(None, "a LoRA to add to the base model")
+
+    def __post_init__(self) -> None:
+        if len(self.seeds) != 2 or not 0 < self.seeds_per_prompt <= len(seed_range(self.seeds)):
+            raise InputError(
+                f"{self.seeds_per_prompt} seeds per prompt from --seeds {' '.join(map(str, self.seeds))} came: give "
+                "the first and the last seed, and ask for no more than lie between them."
+            )
+        for name in ("batch", "limit"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)} came: give at least 1.")
+
+
+def run(options: Options) -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: finished pairs are written
+    worker, workers = this_worker(options.worker)
+    recipe = recipe_from(options)
+    prompts = read_prompts(options.prompts, options.column)
+    check_scorers(options.scorer)
+    base = bases.load_base(
+        options.base,
+        config=options.base_config,
+        device=find_device(options.device),
+        precision=options.precision,
+        lora=options.lora,
+    )
+    shape = bases.latent_shape(base, recipe.height, recipe.width)
+    keys = pair_keys(prompts, seed_range(options.seeds), options.seeds_per_prompt, shape)[: options.limit]
+    keys = share_of(keys, worker, workers)
+    scorers = load_scorers(options.scorer, base)
+    settings = manifest(base, recipe, [scorer.kind for scorer in scorers])
+    try:
+        if options.dry_run:
+            print(estimate(base, scorers, recipe, keys, batch=options.batch, images=options.save_images))
+            return
+        with open_dataset(options.out, settings, worker=f"{worker}of{workers}") as writer:
+            save_config(resolved(options, recipe, base), options.out / f"collect-{worker}of{workers}.toml")
+            images = options.out / "images" if options.save_images else None
+            collect(base, scorers, recipe, keys, writer, batch=options.batch, images=images)
+        log.info("%d pairs are in %s.", len(keys), options.out)
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"The memory of {base.device} does not hold {options.batch} pairs at once: use a smaller --batch."
+        ) from error
+
+
+def recipe_from(options: Options) -> Recipe:
+    """The preset, and over it what was asked for; raises as :func:`trainer.collecting.recipe.preset_recipe`."""
+    return preset_recipe(options.preset, **{name: getattr(options, name) for name in RECIPE})
+
+
+def resolved(options: Options, recipe: Recipe, base: Base) -> Options:
+    """The options with everything said that the preset and the base model had left open."""
+    _, height, width = bases.latent_shape(base, recipe.height, recipe.width)
+    return dataclasses.replace(
+        options,
+        **dataclasses.asdict(recipe.schedule),
+        cfg=recipe.cfg,
+        inversion_cfg=recipe.inversion_cfg,
+        height=height * base.pixels,
+        width=width * base.pixels,
+    )
