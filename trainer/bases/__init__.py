@@ -1,27 +1,11 @@
-"""Base models: load one, encode prompts, predict, sample, decode."""
+"""Base models: load one, encode prompts, predict, sample, decode. The only room that talks to diffusers.
 
-from trainer.bases.base import (
-    PARTS,
-    PRESETS,
-    SAMPLERS,
-    SPACINGS,
-    STOCHASTIC,
-    Base,
-    Prompts,
-    Schedule,
-    branches,
-    decode,
-    denoiser,
-    encode,
-    evaluations,
-    fingerprint,
-    initial_noise,
-    join,
-    latent_shape,
-    levels,
-    load_base,
-    move,
-    predict,
-    sample,
-    shares_first,
-)
+What a base model is stands in ``base.py``; each family fulfils it in a file of its own.
+"""
+
+from trainer.bases.base import PARTS, Base, fingerprint, initial_noise, latent_shape, move
+from trainer.bases.families import PRESETS
+from trainer.bases.load import load_base
+from trainer.bases.prompts import Prompts, encode, join
+from trainer.bases.sampling import branches, decode, denoiser, evaluations, levels, predict, sample, shares_first
+from trainer.bases.schedules import SAMPLERS, SPACINGS, STOCHASTIC, Schedule

@@ -62,11 +62,11 @@ def check_scorers(names: Sequence[str]) -> None:
 @contextmanager
 def clip_words(base: Base) -> Iterator[str | None]:
     """A folder, for as long as the ``with`` block lasts, with the base model's vocabulary; None if it is not CLIP's."""
-    if base.family == "hunyuan-dit":  # which reads with BERT's
+    if base.clip_tokenizer is None:
         yield None
         return
     with tempfile.TemporaryDirectory() as folder:
-        base.pipe.tokenizer.save_pretrained(folder)
+        base.clip_tokenizer.save_pretrained(folder)
         yield folder
 
 

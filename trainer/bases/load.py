@@ -1,0 +1,180 @@
+"""Load a base model: find its family, read its parts, refuse what cannot be used."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from npnet_core.errors import InputError
+from trainer.bases.base import PARTS, Base, move
+from trainer.bases.families import FAMILIES
+from trainer.distributed import find_device
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def load_base(
+    source: str | Path,
+    *,
+    config: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    precision: str | None = None,
+    lora: str | Path | None = None,
+    controlnet: str | Path | None = None,
+) -> Base:
+    """Load a base model: SDXL and what descends from it, SD 1.x, SD 2.x, Hunyuan-DiT.
+
+    Args:
+        source: a diffusers folder, a single-file checkpoint (not of Hunyuan-DiT), or a hub id (``owner/name``), which
+            is fetched if the hub's cache does not have it yet. Folders and hub ids are read from safetensors only.
+        config: for a single file only, which holds neither tokenizer nor settings: a diffusers folder or hub id of a
+            model of the same kind.
+        device: where every part goes.
+        precision: ``fp32``, ``fp16`` or ``bf16``; None for fp32 on the CPU and fp16 elsewhere. An autoencoder that
+            overflows in half precision (``force_upcast``) stays in fp32.
+        lora: a LoRA file for an SD or SDXL (LCM, PCM, Lightning), added to the weights at full strength; needs peft.
+        controlnet: a ControlNet for an SD or SDXL, folder or hub id.
+
+    Raises:
+        InputError: nothing is there, it cannot be read, or it is a model of another kind.
+    """
+    log.info("Loading %s.", source)
+    import diffusers
+
+    device = find_device(str(device))
+    precision = precision or ("fp32" if device.type == "cpu" else "fp16")
+    if precision not in PRECISIONS:
+        raise InputError(f"There is no precision {precision!r}: use one of {', '.join(PRECISIONS)}.")
+    single_file = Path(source).is_file()
+    if single_file and config is None:
+        raise InputError(
+            f"{source} is a single file, which holds neither tokenizer nor settings: name a diffusers folder or hub id "
+            "of a model of the same kind as its config (--base-config)."
+        )
+    settings = str(config if single_file else source)
+    family = find_family(settings)
+    cls = getattr(diffusers, family.pipeline)
+    if single_file and not hasattr(cls, "from_single_file"):
+        raise InputError(
+            f"{source} is a single file, but {cls.__name__} is read from diffusers folders: name a folder."
+        )
+    options = {"dtype": PRECISIONS[precision], "local_files_only": Path(settings).is_dir(), **family.load_options}
+    with _loading(source):
+        if single_file:
+            pipe = cls.from_single_file(str(source), config=settings, **options)
+        else:
+            pipe = cls.from_pretrained(settings, use_safetensors=True, variant=_variant(settings), **options)
+    if pipe.vae.config.get("force_upcast") and precision != "fp32":
+        pipe.vae.to(torch.float32)
+    base = family(str(source), pipe, device, controlnet and _load_controlnet(controlnet, options["dtype"]))
+    _check_fits(base)
+    if lora is not None:
+        _add_lora(base, Path(lora))
+    for part in PARTS:
+        move(base, part, device)
+    return base
+
+
+def find_family(source: str) -> type[Base]:
+    """The family of a diffusers folder or hub id, from what its ``model_index.json`` says of the parts.
+
+    Raises:
+        InputError: nothing is there, or it is of no family.
+    """
+    from diffusers import DiffusionPipeline
+
+    if not Path(source).is_dir() and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+        raise InputError(
+            f"There is no base model {source}: name a diffusers folder, a single-file checkpoint or a hub id "
+            "(owner/name)."
+        )
+    with _loading(source):
+        index = DiffusionPipeline.load_config(source, local_files_only=Path(source).is_dir())
+    parts = {name: value[1] for name, value in index.items() if isinstance(value, list)}
+    for family in FAMILIES:
+        if all(parts.get(name) == part for name, part in family.components.items()):
+            return family
+    *others, last = (family.title for family in FAMILIES)
+    raise InputError(
+        f"{source} is a {index.get('_class_name')} of {', '.join(filter(None, parts.values()))}, which cannot be used: "
+        f"choose an {', '.join(others)} or {last} text-to-image model."
+    )
+
+
+def _variant(source: str) -> str | None:
+    """``fp16`` for a folder that holds the weights in that form only."""
+    names = {path.name for path in Path(source).glob("*/diffusion_pytorch_model*")}
+    return "fp16" if names and all(".fp16." in name for name in names) else None
+
+
+@contextmanager
+def _loading(source: str | Path) -> Iterator[None]:
+    """Turn what the loaders raise for absent, foreign and damaged files into one sentence that keeps their reason."""
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
+        reason = textwrap.shorten(str(error) or type(error).__name__, 240, placeholder=" …").rstrip(".")
+        remedy = "check the name, and download it first if this machine is offline"
+        if Path(source).exists():
+            remedy = "check that it is complete and of the right kind"
+        raise InputError(f"{source} cannot be loaded ({reason}): {remedy}.") from error
+
+
+def _load_controlnet(source: str | Path, dtype: torch.dtype) -> nn.Module:
+    from diffusers import ControlNetModel
+
+    with _loading(source):
+        return ControlNetModel.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, local_files_only=Path(source).is_dir()
+        )
+
+
+def _add_lora(base: Base, lora: Path) -> None:
+    if not base.takes_additions:
+        raise InputError(f"{base.source} is a {base.title}, for which LoRAs are not supported here: leave it out.")
+    if not lora.is_file():
+        raise InputError(f"There is no LoRA file {lora}: name a safetensors file.")
+    if importlib.util.find_spec("peft") is None:
+        raise InputError("LoRAs need the package peft, which is not installed: pip install peft.")
+    with _loading(lora):
+        base.pipe.load_lora_weights(lora.parent, weight_name=lora.name, local_files_only=True)
+    if not base.pipe.get_active_adapters():  # diffusers only warns
+        raise InputError(f"{lora} has no weights for {base.source}: choose a LoRA made for this kind of model.")
+    base.pipe.fuse_lora()
+    base.pipe.unload_lora_weights()
+
+
+def _check_fits(base: Base) -> None:
+    base.check()
+    latent = base.pipe.vae.config.latent_channels
+    if base.channels != latent:
+        raise InputError(
+            f"{base.source} takes {base.channels} channels where its autoencoder makes {latent}, as models for "
+            "inpainting or editing do: choose a text-to-image model."
+        )
+    for encoder, name in zip(base.modules("text"), ("tokenizer", "tokenizer_2", "tokenizer_3"), strict=False):
+        tokenizer = getattr(base.pipe, name)
+        if len(tokenizer) < encoder.config.vocab_size / 2:  # an absent vocabulary is no error to transformers 5
+            raise InputError(
+                f"{base.source} has a tokenizer of {len(tokenizer)} words for a text encoder of "
+                f"{encoder.config.vocab_size}: the tokenizer's files are missing, so download it again."
+            )
+    if base.controlnet is not None and not base.takes_additions:
+        raise InputError(
+            f"{base.source} is a {base.title}, for which ControlNets are not supported here: leave it out."
+        )

@@ -1,0 +1,163 @@
+"""One prediction and many: guidance, sampling and decoding with a base model of any family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from npnet_core.errors import InputError
+from npnet_core.redenoise import Denoiser, Level, denoised_from, eps_from, guide
+from trainer.bases.base import Base, first_draw, latent_shape
+from trainer.bases.prompts import Prompts
+from trainer.bases.schedules import STOCHASTIC, Schedule
+
+
+def levels(base: Base, schedule: Schedule, shape: tuple[int, int, int] | None = None) -> list[Level]:
+    """The noise level of each step, noisiest first: what :func:`npnet_core.redenoise.redenoise` goes down and up on.
+
+    Args:
+        shape: (C, h, w) of the latents, on which a flow model's levels may depend; by default the network's own.
+    """
+    return base.levels(base.scheduler(schedule, shape or latent_shape(base)))
+
+
+def evaluations(base: Base, schedule: Schedule) -> int:
+    """Guided predictions that one image costs (Heun and KDPM2: 2n - 1, PNDM: n + 1)."""
+    return len(base.scheduler(schedule, latent_shape(base)).timesteps)
+
+
+def branches(base: Base, cfg: float) -> int:
+    """Rows of the network that one guided prediction costs: 1 at cfg 1 or where cfg is no second branch, else 2."""
+    return 2 if base.guidance == "cfg" and cfg != 1 else 1
+
+
+def shares_first(base: Base, schedule: Schedule) -> bool:
+    """Whether sampling begins with the prediction at (noise, ``levels(…)[0]``), as ``first_denoised`` needs it.
+
+    Not so where a scheduler starts from sigma · noise instead of √(1 + sigma²) · noise (trailing Euler, for one).
+    """
+    return _starts_at_noise(base.scheduler(schedule, latent_shape(base)))
+
+
+def _starts_at_noise(scheduler) -> bool:
+    one, first = torch.ones(1, device=scheduler.timesteps.device), scheduler.timesteps[0]
+    return abs(_scaled(scheduler, one * _initial_scale(scheduler), first).item() - 1) < 1e-6
+
+
+def _initial_scale(scheduler) -> float:
+    return getattr(scheduler, "init_noise_sigma", 1.0)  # diffusers' schedulers for flow models scale nothing
+
+
+def _scaled(scheduler, x: Tensor, t: Tensor) -> Tensor:
+    """What the network sees of the scheduler's latents."""
+    return scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+
+
+@torch.no_grad()
+def predict(base: Base, x: Tensor, t: float, prompts: Prompts, cfg: float, control: Tensor | None = None) -> Tensor:
+    """The network's guided raw output (:attr:`Base.prediction`), [B, C, h, w], fp32.
+
+    Args:
+        x: [B, C, h, w] in the variance-preserving form, on ``base.device``.
+        t: timestep.
+        prompts: B of them.
+        cfg: guidance scale; 1 evaluates one branch.
+        control: [B or 1, 3, H, W] in 0..1, the ControlNet's picture.
+
+    Raises:
+        InputError: for a control picture without a ControlNet.
+    """
+    if len(prompts) != len(x):
+        raise ValueError(f"{len(x)} latents and {len(prompts)} prompts: give one prompt per latent.")
+    if control is not None and base.controlnet is None:
+        raise InputError(f"A control picture was given and {base.source} was loaded without a ControlNet: name one.")
+    inputs, rows = prompts.cond, x.to(base.dtype)
+    guided = branches(base, cfg) == 2
+    if guided:
+        uncond = {name: value.expand(len(x), *value.shape[1:]) for name, value in prompts.uncond.items()}
+        inputs = {name: torch.cat([uncond[name], value]) for name, value in inputs.items()}
+        rows = torch.cat([rows, rows])
+    output = base.run_network(rows, torch.tensor(t, device=x.device), inputs, cfg, control).float()
+    return guide(*output.chunk(2), cfg) if guided else output
+
+
+def denoiser(base: Base, prompts: Prompts, control: Tensor | None = None) -> Denoiser:
+    """The ``denoise(x, level, cfg)`` of :mod:`npnet_core.redenoise`, for B prompts and latents on ``base.device``."""
+
+    def denoise(x: Tensor, level: Level, cfg: float) -> Tensor:
+        return denoised_from(predict(base, x, level.t, prompts, cfg, control), x, level, base.prediction)
+
+    return denoise
+
+
+@torch.no_grad()
+def sample(
+    base: Base,
+    noise: Tensor,
+    prompts: Prompts,
+    schedule: Schedule,
+    cfg: float,
+    *,
+    seeds: Sequence[int] | None = None,
+    first_denoised: Tensor | None = None,
+    control: Tensor | None = None,
+) -> Tensor:
+    """Denoise: latents [B, C, h, w], fp32, on ``base.device``.
+
+    Args:
+        noise: [B, C, h, w], unit variance.
+        prompts: B of them.
+        seeds: one per image, needed by the :data:`STOCHASTIC` samplers; each image's stream goes on behind the draw
+            that :func:`initial_noise` makes from the seed, as in diffusers' pipelines: no image depends on its batch.
+        first_denoised: [K ≤ B, C, h, w], what ``denoiser(…)(noise, levels(…)[0], cfg)`` said for the first K images
+            already: only the others are evaluated at the first step.
+        control: as for :func:`predict`.
+
+    Raises:
+        InputError: a stochastic sampler got no seeds.
+        ValueError: ``first_denoised`` with a schedule that does not start there (:func:`shares_first`).
+    """
+    scheduler = base.scheduler(schedule, tuple(noise.shape[1:]))
+    if first_denoised is not None and not _starts_at_noise(scheduler):
+        raise ValueError(f"{schedule} does not start with a prediction at the noise itself: sample it without.")
+    x = noise.to(base.device, torch.float32) * _initial_scale(scheduler)
+    extra = {}
+    if schedule.sampler in STOCHASTIC:
+        if seeds is None:
+            raise InputError(f"Sampler {schedule.sampler} draws noise at every step: give one seed per image.")
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        for generator in generators:
+            first_draw(generator, x.shape[1:])
+        extra["generator"] = generators
+    for i, t in enumerate(scheduler.timesteps):
+        scaled = _scaled(scheduler, x, t)
+        known = 0 if i > 0 or first_denoised is None else len(first_denoised)
+        predictions = []
+        if known > 0:
+            first = base.levels(scheduler)[0]
+            predictions.append(_prediction_from(first_denoised, scaled[:known], first, base.prediction))
+        if known < len(x):
+            shown = control if control is None or len(control) == 1 else control[known:]
+            predictions.append(predict(base, scaled[known:], t.item(), prompts[known:], cfg, shown))
+        x = scheduler.step(torch.cat(predictions), t, x, return_dict=False, **extra)[0]
+    return x
+
+
+def _prediction_from(denoised: Tensor, x: Tensor, level: Level, kind: str) -> Tensor:
+    """The inverse of :func:`npnet_core.redenoise.denoised_from`."""
+    eps = eps_from(x, denoised, level)
+    if kind == "epsilon":
+        return eps
+    return eps - denoised if kind == "flow_prediction" else level.alpha * eps - level.sigma * denoised
+
+
+@torch.no_grad()
+def decode(base: Base, latents: Tensor, *, batch: int = 4) -> Tensor:
+    """Images [B, H, W, 3] in 0..1, fp32, on the CPU, decoded ``batch`` at a time where the autoencoder is."""
+    images = [
+        (base.decode_latents(chunk).float().cpu() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        for chunk in latents.split(batch)
+    ]
+    return torch.cat(images)

@@ -1,0 +1,61 @@
+"""Sampling schedules as people name them: a sampler, its steps and their spacing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from npnet_core.errors import InputError
+
+# name: (diffusers' class, what it needs beside the model's noise schedule). Table 10's seven, and two for models of few
+# steps. Latents have no bounds, so nothing is clipped; PNDM without Runge-Kutta warm-up is Stable Diffusion's PLMS.
+SAMPLERS = {
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),
+    "dpm-solver-multistep": ("DPMSolverMultistepScheduler", {}),
+    "ddpm": ("DDPMScheduler", {"clip_sample": False}),
+    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "kdpm2-ancestral": ("KDPM2AncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+}
+STOCHASTIC = ("ddpm", "euler-ancestral", "kdpm2-ancestral", "lcm")  # draw fresh noise on the way
+SPACINGS = ("leading", "trailing", "linspace", "ays")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many steps, and where: a sampler's name (see :data:`SAMPLERS`), its number of steps, their spacing.
+
+    Args:
+        sampler: one of :data:`SAMPLERS`.
+        steps: number of denoising steps.
+        spacing: ``leading``, ``trailing`` or ``linspace``; ``ays`` for the ten steps of Align Your Steps; None for the
+            spacing that the base model's own scheduler has.
+
+    Raises:
+        InputError: for a name that does not exist, no steps, or another number than ten with ``ays``.
+    """
+
+    sampler: str = "ddim"
+    steps: int = 10
+    spacing: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise InputError(f"There is no sampler {self.sampler!r}: use one of {', '.join(SAMPLERS)}.")
+        if self.spacing not in (None, *SPACINGS):
+            raise InputError(f"There is no spacing {self.spacing!r}: use one of {', '.join(SPACINGS)}.")
+        if self.steps < 1:
+            raise InputError(f"{self.steps} denoising steps make no image: use at least 1.")
+        if self.spacing == "ays" and self.steps != 10:
+            raise InputError(f"Spacing ays exists for 10 steps and {self.steps} were asked for: use 10 steps.")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings for collecting with one base model: guidance w_l down and w_w back, and the schedule."""
+
+    cfg: float
+    inversion_cfg: float
+    schedule: Schedule
