@@ -28,7 +28,7 @@ def manifest(base: Base, recipe: Recipe, scorers: Sequence[str]) -> Manifest:
     Raises:
         InputError: for a schedule that cannot be re-denoised on.
     """
-    levels = bases.levels(base, recipe.schedule)
+    levels = bases.levels(base, recipe.schedule, bases.latent_shape(base, recipe.height, recipe.width))
     check_levels(levels, recipe.inversion, recipe.depth)
     levels = levels[: recipe.depth + 1]
     alphas = [max(level.alpha, PURE_NOISE**0.5) for level in levels]

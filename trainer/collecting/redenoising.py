@@ -46,7 +46,7 @@ class Redenoising:
         return redenoise(
             bases.denoiser(base, prompts),
             noise.to(base.device),
-            bases.levels(base, schedule),
+            bases.levels(base, schedule, tuple(noise.shape[1:])),
             cfg=self.cfg,
             inversion_cfg=self.inversion_cfg,
             rounds=self.rounds,

@@ -14,7 +14,7 @@ import torch
 from npnet_core.errors import InputError
 from npnet_core.redenoise import INVERSIONS_HELP
 from trainer import bases
-from trainer.bases import SAMPLERS, SPACINGS, Base
+from trainer.bases import PRESETS, SAMPLERS, SPACINGS, Base
 from trainer.collecting.collect import collect
 from trainer.collecting.estimate import estimate
 from trainer.collecting.keys import pair_keys, seed_range, share_of
@@ -53,7 +53,7 @@ class Options:
     seeds_per_prompt: int = option(1, "how many are drawn, the same for a prompt every time")
     scorer: tuple[str, ...] = option(("hpsv2",), SCORERS)
 
-    preset: Literal["sdxl", "dreamshaper-xl-turbo", "hunyuan-dit"] = option("sdxl", "the paper's settings")
+    preset: Literal[tuple(PRESETS)] = option("sdxl", "the paper's settings")
     sampler: str | None = option(None, f"one of {', '.join(SAMPLERS)} (default: the preset's)")
     steps: int | None = option(None, "of the schedule (default: the preset's)")
     spacing: str | None = option(None, f"of the steps, one of {', '.join(SPACINGS)} (default: the base model's own)")

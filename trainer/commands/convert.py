@@ -11,6 +11,7 @@ from npnet_core.errors import InputError
 from npnet_core.preference import KINDS, convert_scorer
 from npnet_core.tensorfile import file_hash
 from trainer import bases
+from trainer.bases import PRESETS
 from trainer.collecting.manifest import manifest, open_dataset
 from trainer.collecting.recipe import preset_recipe
 from trainer.commands.options import argument, option
@@ -38,7 +39,7 @@ class Options:
     kind: str | None = option(None, f"of a preference model that does not tell: one of {', '.join(KINDS)}")
     captions: Path | None = option(None, "of pairs: the file of JSON lines that was written with them")
     scorer: tuple[str, ...] = option(("hpsv2.1",), "of pairs: what scored them, in the order of the lists, or none")
-    preset: Literal["sdxl", "dreamshaper-xl-turbo", "hunyuan-dit"] = option("sdxl", "of pairs: the paper's settings")
+    preset: Literal[tuple(PRESETS)] = option("sdxl", "of pairs: the paper's settings")
     steps: int | None = option(None, "of pairs (default: the preset's)")
     cfg: float | None = option(None, "of pairs: guidance of the denoising step (default: the preset's)")
     inversion_cfg: float | None = option(None, "of pairs: guidance of the inversion step (default: the preset's)")

@@ -79,7 +79,7 @@ def repaint(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, round
     (α₁, σ₁) the way back is RePaint's, x₀ = (α₀/α₁) x₁ + √(σ₀² − (α₀/α₁)² σ₁²) ε. ε comes from a generator seeded by a
     checksum of the image's noise, so an image does not depend on its batch.
     """
-    start, end = bases.levels(base, setting.schedule)[:2]
+    start, end = bases.levels(base, setting.schedule, tuple(noise.shape[1:]))[:2]
     denoise = bases.denoiser(base, prompts)
     generators = [noise_generator(image.to("cpu", torch.float32)) for image in noise]
     x, ratio = noise.to(base.device), start.alpha / end.alpha
@@ -171,4 +171,5 @@ def check_methods(methods: Sequence[Method], base: Base, settings: Sequence[Sett
         elif method.name != "standard":
             for setting in settings:
                 way = () if method.name == "repaint" else (redenoising.inversion, redenoising.depth)
-                check_levels(bases.levels(base, setting.schedule), *way)
+                shape = bases.latent_shape(base, setting.height, setting.width)
+                check_levels(bases.levels(base, setting.schedule, shape), *way)
