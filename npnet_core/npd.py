@@ -20,6 +20,7 @@ import itertools
 import json
 import logging
 import math
+import operator
 import os
 import time
 import uuid
@@ -107,7 +108,8 @@ def _require_equal(ours: Manifest, theirs: Manifest, name: str, their_name: str)
 
 
 class PairKey(NamedTuple):
-    """What makes a pair unique in a dataset."""
+    """What a pair was made for. With its source noise it makes a pair unique in a dataset: a noise is more than its
+    seed where it was varied, made golden or injected."""
 
     prompt: str
     seed: int
@@ -122,11 +124,16 @@ class PairRecord:
     key: PairKey
     scores: dict[str, tuple[float, float]]  # scorer → raw scores of the source's and of the target's image
     extra: dict  # JSON values that the writer added
-    source_crc32: int  # of the source noise in fp16: says whether the seed still draws the same noise
+    source_crc32: int  # of the source noise, as :func:`source_crc32` gives it
     crc32: int  # of source and target
     settings: Manifest  # of the writer that made it
     part: Path
     offset: int  # bytes into ``part``
+
+
+def source_crc32(source: Tensor) -> int:
+    """The checksum of a source noise [C, H, W] as it is stored, in fp16."""
+    return zlib.crc32(source.to("cpu", torch.float16).contiguous().numpy())
 
 
 def dataset_folder(root: str | Path, name: str) -> Path:
@@ -179,9 +186,11 @@ class NPDWriter:
             _make_or_join(self.folder, manifest)
             _discard_stale(self._parts)
         records = _scan(self.folder, manifest)
-        self._written = {record.key for record in records}
+        self._sources: dict[PairKey, set[int]] = {}  # the checksums of what was stored or waits
+        for record in records:
+            self._sources.setdefault(record.key, set()).add(record.source_crc32)
         self._number = len({r.part for r in records if r.part.name.startswith(f"{worker}-")})
-        self._waiting: dict[PairKey, tuple[Tensor, dict]] = {}
+        self._waiting: list[tuple[Tensor, dict]] = []
 
     def __enter__(self) -> NPDWriter:
         return self
@@ -190,8 +199,8 @@ class NPDWriter:
         self.flush()
 
     def __contains__(self, key: PairKey) -> bool:
-        """Whether the pair was in the dataset on opening, or came to this writer since."""
-        return key in self._written or key in self._waiting
+        """Whether a pair of this key was in the dataset on opening, or came to this writer since."""
+        return key in self._sources
 
     def add(
         self,
@@ -208,12 +217,12 @@ class NPDWriter:
 
         Args:
             source, target: [C, H, W] each, unit variance.
-            prompt, seed, item: with the shape, the pair's :class:`PairKey`.
+            prompt, seed, item: with the shape, the pair's :class:`PairKey`; pairs of one key differ in their source.
             scores: scorer → raw scores of the source's and the target's image.
             extra: JSON values to keep with the pair.
 
         Returns:
-            False if the pair is there already; then nothing changes.
+            False if a pair of this key and source is there already; then nothing changes, whatever its target.
 
         Raises:
             InputError: if shapes differ, a value is not finite, or the prompt cannot be kept as it is; if a part is due
@@ -226,9 +235,6 @@ class NPDWriter:
             )
         if json.loads(json.dumps(prompt)) != prompt:  # which joins a character's halves (surrogates)
             raise InputError(f"The prompt for seed {seed} holds a character in two halves: write it as one.")
-        key = PairKey(prompt, seed, tuple(source.shape), item)
-        if key in self:
-            return False
         pair = torch.stack([source, target]).to("cpu", torch.float16)
         if not pair.sum(dtype=torch.float32).isfinite():  # as good as asking every entry, and ten times faster in fp16
             raise InputError(
@@ -239,8 +245,13 @@ class NPDWriter:
                 raise InputError(
                     f"{scorer} scored the pair for seed {seed} {values}: give two finite numbers, source and target."
                 )
+        sources = self._sources.setdefault(PairKey(prompt, seed, tuple(source.shape), item), set())
+        checksum = source_crc32(pair[0])
+        if checksum in sources:
+            return False
+        sources.add(checksum)
         row = {"prompt": prompt, "seed": seed, "item": item, "scores": scores or {}, "extra": extra or {}}
-        self._waiting[key] = pair, row
+        self._waiting.append((pair, row))
         if len(self._waiting) >= self._pairs_per_part:
             self.flush()
         return True
@@ -253,12 +264,11 @@ class NPDWriter:
         """
         if not self._waiting:
             return
-        tensors = {str(i): pair for i, (pair, _) in enumerate(self._waiting.values())}
+        tensors = {str(i): pair for i, (pair, _) in enumerate(self._waiting)}
         data = safetensors.torch.save(tensors)
-        sidecar = _sidecar(self.manifest, data, self._waiting.values())
+        sidecar = _sidecar(self.manifest, data, self._waiting)
         with _disk_errors(self.folder):
             self._number = 1 + _commit(self._parts, self._worker, self._number, data, sidecar)
-        self._written.update(self._waiting)
         self._waiting.clear()
 
 
@@ -269,13 +279,13 @@ def _sidecar(manifest: Manifest, data: bytes, pairs: Iterable[tuple[Tensor, dict
     settings = dataclasses.asdict(manifest)
     lines = [{"version": VERSION, "bytes": len(data), "crc32": zlib.crc32(data), "settings": settings}]
     for i, (pair, row) in enumerate(pairs):
-        source, target = pair.numpy()
-        source_crc32 = zlib.crc32(source)
+        source, target = pair
+        checksum = source_crc32(source)
         place = {
-            "shape": source.shape,
+            "shape": tuple(source.shape),
             "offset": start + tensors[str(i)]["data_offsets"][0],
-            "source_crc32": source_crc32,
-            "crc32": zlib.crc32(target, source_crc32),
+            "source_crc32": checksum,
+            "crc32": zlib.crc32(target.numpy(), checksum),
         }
         lines.append(row | place)
     body = b"".join(json.dumps(line, allow_nan=False).encode() + b"\n" for line in lines)
@@ -371,9 +381,9 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 class NPDReader:
     """Random access to the pairs of a dataset, through memory maps.
 
-    Pairs come in one order, by prompt, seed, shape and item, whoever wrote them in whatever parts. Of a pair that was
-    written twice the one with the smaller checksum counts. Opening reads every .jsonl and the sizes of the tensor
-    files. A pair's checksum is compared when it is first read.
+    Pairs come in one order, by prompt, seed, shape, item and source, whoever wrote them in whatever parts. Of a pair
+    that was written twice the one with the smaller checksum counts. Opening reads every .jsonl and the sizes of the
+    tensor files. A pair's checksum is compared when it is first read.
 
     Args:
         folder: the dataset.
@@ -396,8 +406,9 @@ class NPDReader:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
         records = _scan(self.folder, self.manifest, verify, skip_corrupt)
-        records.sort(key=lambda record: (record.key, record.crc32))
-        self.records = [next(same) for _, same in itertools.groupby(records, key=lambda record: record.key)]
+        records.sort(key=lambda record: (record.key, record.source_crc32, record.crc32))
+        identity = operator.attrgetter("key", "source_crc32")
+        self.records = [next(same) for _, same in itertools.groupby(records, key=identity)]
         self.prompts = sorted({record.key.prompt for record in self.records})
         self.parts = sorted({record.part for record in records})
         self.duplicates = len(records) - len(self.records)

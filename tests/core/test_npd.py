@@ -232,16 +232,54 @@ def test_racing_writers_leave_each_pair_once(tmp_path):
 
 
 def test_of_two_different_twins_the_same_one_counts_in_any_order(tmp_path):
-    twins = [torch.zeros(2, *SHAPE), torch.ones(2, *SHAPE)]
+    source = torch.zeros(SHAPE)
+    targets = [torch.zeros(SHAPE), torch.ones(SHAPE)]
     kept = []
     for order in ((0, 1), (1, 0)):
         folder = tmp_path / str(order[0])
         writers = [NPDWriter(folder, MANIFEST, worker=worker) for worker in "ab"]
         for twin, writer in zip(order, writers, strict=True):
-            writer.add(*twins[twin], prompt="p", seed=0)
+            writer.add(source, targets[twin], prompt="p", seed=0)
             writer.flush()
-        kept.append(NPDReader(folder)[0][0])
+        assert len(NPDReader(folder)) == NPDReader(folder).duplicates == 1
+        kept.append(NPDReader(folder)[0][1])
     assert torch.equal(*kept)
+
+
+def test_a_noise_is_more_than_its_seed(tmp_path):
+    """Two sources of one seed are two pairs, in any order, on resuming and merging; another target is none."""
+    one, other = noises("p", 0), noises("varied", 0)
+    for name, order in {"there": (one, other), "back": (other, one)}.items():
+        with NPDWriter(tmp_path / name, MANIFEST, worker=name) as writer:
+            assert [writer.add(*pair, prompt="p", seed=0) for pair in order] == [True, True]
+            assert [writer.add(*pair, prompt="p", seed=0) for pair in order] == [False, False]
+        with NPDWriter(tmp_path / name, MANIFEST, worker=name) as writer:
+            assert PairKey("p", 0, SHAPE) in writer
+            assert not writer.add(one[0], other[1], prompt="p", seed=0)  # as a GPU makes another target every time
+    there, back = (NPDReader(tmp_path / name) for name in ("there", "back"))
+    assert merge([there.folder, back.folder], tmp_path / "all") == 2
+    for reader in (there, back, NPDReader(tmp_path / "all")):
+        assert reader.hash == there.hash
+        assert [r.key for r in reader.records] == [PairKey("p", 0, SHAPE)] * 2
+        found = {record.source_crc32: pair for record, pair in zip(reader.records, reader, strict=True)}
+        for source, target in (one, other):
+            assert torch.equal(torch.stack(found[npd.source_crc32(source)]), torch.stack([source, target]))
+    assert there.duplicates == 0
+    assert NPDReader(tmp_path / "all").duplicates == 2
+
+
+def test_order_and_hash_are_those_of_0_1_0(tmp_path):
+    """Of nets that were fitted, the metadata hold it."""
+    with NPDWriter(tmp_path, MANIFEST, worker="w", pairs_per_part=2) as writer:
+        for i, (prompt, seed) in enumerate([("b", 5), ("a", 7), ("a", 3), ("ä", 3)]):
+            pair = torch.arange(-64.0, 64.0).view(2, 4, 4, 4) / (64 + i)
+            writer.add(*pair, prompt=prompt, seed=seed, item=i, scores={"hpsv2": (0.25, 0.5)})
+        writer.add(*pair.flip(0), prompt="a", seed=3, item=0, scores={"hpsv2": (0.25, 0.5)})
+    reader = NPDReader(tmp_path)
+    assert [(*r.key[:2], r.key.item) for r in reader.records] == [
+        ("a", 3, 0), ("a", 3, 2), ("a", 7, 1), ("b", 5, 0), ("ä", 3, 3),
+    ]  # fmt: skip
+    assert reader.hash == "b54b51e617edd4127c4ddf9308d9c806adf16cc920fc5b8712111354d473cdde"
 
 
 def test_merge(tmp_path):

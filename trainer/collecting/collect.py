@@ -17,6 +17,7 @@ from trainer.bases import Base
 from trainer.collecting.batches import batches, encoded
 from trainer.collecting.pairs import make_pairs
 from trainer.collecting.recipe import Recipe
+from trainer.collecting.resume import check_drawn
 from trainer.data.images import image_stem, write_image
 
 
@@ -38,7 +39,11 @@ def collect(
         keys: the pairs, of one shape, those of one prompt side by side.
         batch: pairs at once.
         images: a folder for the images of all pairs, or None.
+
+    Raises:
+        InputError: as :func:`trainer.collecting.resume.check_drawn`.
     """
+    check_drawn(base, recipe, [key for key in keys if key in writer], writer.folder)
     missing = [chunk for chunk in batches(keys, batch) if not all(key in writer for key in chunk)]
     kept = scored = 0
     with tqdm(
@@ -54,7 +59,8 @@ def collect(
                 scores = {kind: (source[i].item(), target[i].item()) for kind, (source, target) in pairs.scores.items()}
                 if images is not None:
                     save_images(images, key, [side[i] for side in pairs.images], scores)
-                writer.add(pairs.source[i], pairs.target[i], prompt=key.prompt, seed=key.seed, scores=scores)
+                if key not in writer:  # with other last bits it would count as another noise
+                    writer.add(pairs.source[i], pairs.target[i], prompt=key.prompt, seed=key.seed, scores=scores)
             if pairs.scores:
                 agreed = [keep_pair(source, target, 0.0) for source, target in pairs.scores.values()]
                 kept, scored = kept + int(torch.stack(agreed).all(0).sum()), scored + len(chunk)

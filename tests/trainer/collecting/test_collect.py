@@ -391,6 +391,38 @@ def test_going_on_gives_the_same_set_to_the_bit(tmp_path, base, seeds, batch):
     assert calls + sum(palette.calls) == 2 * len(keys)  # nothing was made twice
 
 
+def varied(folder: Path, key: PairKey, noise: Tensor, settings) -> None:
+    """Another noise under a key, as Save Noise Pair stores one."""
+    with NPDWriter(folder, settings, worker="comfyui") as writer:
+        assert writer.add(noise, noise, prompt=key.prompt, seed=key.seed)
+
+
+def test_going_on_beside_other_noises_of_its_seeds(tmp_path, base):
+    """Another noise that is stored under the key of a drawn seed is not taken for it, in whatever order they came."""
+    keys = pair_keys(PROMPTS, range(1025), 1, SHAPE)
+    settings = manifest(base, RECIPE, [])
+    other = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
+    varied(tmp_path, keys[0], other, settings)
+    with pytest.raises(InputError, match=f"another noise for seed {keys[0].seed} of the prompt '{keys[0].prompt}'"):
+        gather(tmp_path, base)
+    assert len(NPDReader(tmp_path)) == 1
+    varied(tmp_path, keys[0], bases.initial_noise(base, [keys[0].seed], SIZE, SIZE)[0], settings)
+    assert len(gather(tmp_path, base)) == len(keys) + 1
+    varied(tmp_path, keys[1], other, settings)
+    assert len(gather(tmp_path, base)) == len(keys) + 2
+
+
+def test_going_on_where_another_processor_began(tmp_path, base):
+    """Its noise has other last bits, of which some survive fp16."""
+    keys = pair_keys(PROMPTS, range(1025), 1, SHAPE)
+    drawn = bases.initial_noise(base, [keys[0].seed], SIZE, SIZE)[0]
+    other = drawn * (1 + 4e-4)
+    assert not torch.equal(drawn.half(), other.half())
+    varied(tmp_path, keys[0], other, manifest(base, RECIPE, []))
+    reader = gather(tmp_path, base)
+    assert [record.key for record in reader.records] == sorted(keys)
+
+
 def test_a_finished_run_is_left_alone(tmp_path, models, capfd):
     assert main(command(models, tmp_path / "set")) == 0
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "set" / "parts").iterdir()}
