@@ -27,9 +27,11 @@ from tests.tiny_scorers import CLIP_WORDS, images, write_clip
 from trainer.bases import Schedule
 from trainer.data.images import write_image
 from trainer.data.prompts import PromptRow
+from trainer.evaluation.draws import draw
 from trainer.evaluation.methods import choose_methods
-from trainer.evaluation.pictures import batches, draw, score_images
-from trainer.evaluation.settings import Setting
+from trainer.evaluation.pictures import batches
+from trainer.evaluation.sampling_settings import Setting
+from trainer.evaluation.score import score_images
 
 from .sizes import REDUCED
 from .timing import paired, row, seconds

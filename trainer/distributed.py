@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tqdm import tqdm
 
 from npnet_core.errors import InputError
 
@@ -91,3 +92,9 @@ def find_device(name: str | None) -> torch.device:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return device
+
+
+def progress_bar(total: int, missing: int, unit: str, desc: str | None = None) -> tqdm:
+    """One line for each process of torchrun."""
+    line = int(os.environ.get("LOCAL_RANK", 0))
+    return tqdm(total=total, initial=total - missing, desc=desc, unit=unit, smoothing=0.1, position=line)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from npnet_core.npd import NPDWriter, PairKey
 from npnet_core.preference import Scorer
@@ -19,6 +17,7 @@ from trainer.collecting.pairs import make_pairs
 from trainer.collecting.recipe import Recipe
 from trainer.collecting.resume import check_drawn
 from trainer.data.images import image_stem, write_image
+from trainer.distributed import progress_bar
 
 
 def collect(
@@ -46,13 +45,7 @@ def collect(
     check_drawn(base, recipe, [key for key in keys if key in writer], writer.folder)
     missing = [chunk for chunk in batches(keys, batch) if not all(key in writer for key in chunk)]
     kept = scored = 0
-    with tqdm(
-        total=len(keys),
-        initial=len(keys) - sum(map(len, missing)),
-        unit="pair",
-        smoothing=0.1,
-        position=int(os.environ.get("LOCAL_RANK", 0)),
-    ) as progress:
+    with progress_bar(len(keys), sum(map(len, missing)), "pair") as progress:
         for chunk, prompts in encoded(base, missing):
             pairs = make_pairs(base, scorers, recipe, chunk, prompts, with_images=images is not None)
             for i, key in enumerate(chunk):

@@ -11,7 +11,7 @@ from npnet_core.errors import InputError
 from trainer.commands.options import parse
 
 # Each command's module has a frozen dataclass Options and run(options); only the one that is called is imported.
-MODULES = {"fit": "fitting.fit", "evaluate": "evaluation.evaluate"}
+MODULES = {"fit": "fitting.fit"}
 COMMANDS = {
     "collect": "prompts → a noise prompt dataset",
     "inspect": "what an NPNet, preference model or dataset holds",

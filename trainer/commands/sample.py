@@ -16,13 +16,14 @@ from npnet_core.errors import InputError
 from trainer import bases
 from trainer.bases import SAMPLERS, SPACINGS, Schedule
 from trainer.collecting.redenoising import REDENOISING
+from trainer.commands.nets import name_npnets
 from trainer.commands.options import option, required
 from trainer.data.images import read_image, text_hash, write_image
 from trainer.distributed import find_device
-from trainer.evaluation.evaluate import name_npnets
+from trainer.evaluation.draws import Draw
+from trainer.evaluation.generate import make_batch
 from trainer.evaluation.methods import check_methods, choose_methods
-from trainer.evaluation.pictures import Draw, make_batch
-from trainer.evaluation.settings import Setting, read_size
+from trainer.evaluation.sampling_settings import Setting, read_size
 
 BOTH = "side-by-side"
 GAP = 8  # white pixels between images that stand side by side

@@ -17,8 +17,8 @@ from npnet_core.golden import golden_noise
 from npnet_core.npd import NPDReader
 from trainer import bases
 from trainer.bases import Base
-from trainer.evaluation.pictures import Draw
-from trainer.evaluation.settings import Setting
+from trainer.evaluation.draws import Draw
+from trainer.evaluation.sampling_settings import Setting
 
 VALUES = 2**20  # of noise, 16 of SDXL's: variances are then sure to about 1e-3
 BATCH = 16

@@ -112,3 +112,19 @@ def square(image: Tensor) -> Tensor:
         for channel in (image * 255).movedim(-1, 0).contiguous().numpy()
     ]
     return (torch.from_numpy(np.stack(channels)).clamp(0, 255) - 128) / 128
+
+
+def fid_of(
+    rows: Sequence[dict], out: Path, inception: torch.nn.Module, reference: Sequence[Path], device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Setting → method → FID against the reference."""
+    images: dict[tuple[str, str], dict[str, None]] = {}
+    for row in rows:
+        images.setdefault((row["setting"], row["method"]), {})[row["image"]] = None
+    expected = inception_features(inception, reference, device, "FID, reference")
+    fid: dict[str, dict[str, float]] = {}
+    for (setting, method), paths in images.items():
+        if len(paths) > 1:
+            features = inception_features(inception, [out / path for path in paths], device, f"FID, {method}")
+            fid.setdefault(setting, {})[method] = frechet_distance(features, expected)
+    return fid

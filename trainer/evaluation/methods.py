@@ -24,7 +24,7 @@ from trainer import bases
 from trainer.bases import Base, Prompts
 from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.evaluation.results import CONTROL
-from trainer.evaluation.settings import Setting
+from trainer.evaluation.sampling_settings import Setting
 
 OTHERS = ("standard", "inversion", "repaint")
 NAMES = (*OTHERS, "npnet", "wrong-prompt")

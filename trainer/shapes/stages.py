@@ -19,7 +19,7 @@ from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.data.prompts import PromptRow
 from trainer.distributed import joined
 from trainer.evaluation.evaluate import Evaluation, evaluate
-from trainer.evaluation.settings import Setting
+from trainer.evaluation.sampling_settings import Setting
 from trainer.fitting import fit
 from trainer.shapes import WEIGHTS, world
 from trainer.shapes.scorer import ShapesScorer, load_scorers

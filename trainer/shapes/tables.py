@@ -10,7 +10,7 @@ from npnet_core.checkpoint import load_npnet
 from trainer.bases import Schedule
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.results import summarise
-from trainer.evaluation.settings import Setting
+from trainer.evaluation.sampling_settings import Setting
 from trainer.report import markdown
 from trainer.shapes import world
 from trainer.shapes.stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, compare, fit_net, fits, two_settings

@@ -23,7 +23,7 @@ from trainer.commands.sample import GAP, file_stem
 from trainer.data.images import read_about, read_image, write_image
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.evaluate import evaluate
-from trainer.evaluation.settings import Setting
+from trainer.evaluation.sampling_settings import Setting
 
 PROMPT = "A red circle, left of: “a blue square”"
 SETTING = Setting(Schedule("ddim", 2), 3.0, height=64, width=96)

@@ -21,8 +21,8 @@ from trainer.bases import Schedule, load_base
 from trainer.commands.cli import main
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.diagnostics import diagnose
-from trainer.evaluation.pictures import draw
-from trainer.evaluation.settings import Setting
+from trainer.evaluation.draws import draw
+from trainer.evaluation.sampling_settings import Setting
 
 SETTING = Setting(Schedule("ddim", 2), 1.0, 64, 96)
 DRAWS = draw([PromptRow(f"a {colour} circle") for colour in ("red", "blue", "green")], range(100), 2)

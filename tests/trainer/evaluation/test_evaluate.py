@@ -40,14 +40,15 @@ from trainer.collecting.keys import draw_seeds, pair_keys
 from trainer.collecting.pairs import make_pairs
 from trainer.collecting.recipe import Recipe
 from trainer.commands.cli import main
+from trainer.commands.nets import name_npnets
 from trainer.data.images import read_about, read_image, read_images, write_image
 from trainer.data.jsonl import append_lines, mend_lines, read_lines
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.cost import cost_per_image
-from trainer.evaluation.evaluate import evaluate, name_npnets
+from trainer.evaluation.draws import draw
+from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.methods import REDENOISING, Redenoising, check_methods, choose_methods
-from trainer.evaluation.pictures import draw
-from trainer.evaluation.settings import Setting, every_setting, read_size
+from trainer.evaluation.sampling_settings import Setting, every_setting, read_size
 
 SIZE = 64
 PROMPTS = [
