@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,12 @@ UNUSED = {
     "unet_embedding.swin.head.fc.weight": (1000, 768),
     "unet_embedding.swin.head.fc.bias": (1000,),
 }
+
+# Swin's buffers, which timm before 0.9.6 saves too: they follow from its sizes.
+COMPUTED = ("relative_position_index", "attn_mask")
+
+# What DistributedDataParallel, torch.compile and a checkpoint's own dictionary put in front of a module's keys.
+WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|model|npnet)\.)+|(?<=\.)(?:(?:module|_orig_mod)\.)+")
 
 # Kernel side of the published convolutions that are matrices here.
 CONVOLUTIONS = {
@@ -120,6 +127,8 @@ def read_npnet(path: str | Path) -> NPNetFile:
     """Read and check a file without building the net; raises as :func:`load_npnet` does."""
     path = Path(path)
     tensors, metadata = read_tensors(path)
+    if CONFIG not in metadata:
+        tensors = {WRAPPERS.sub("", key): value for key, value in tensors.items() if not key.endswith(COMPUTED)}
     layout = _layout(path, tensors, metadata)
     if CONFIG in metadata:
         config = _config(path, metadata)

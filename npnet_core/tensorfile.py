@@ -22,8 +22,9 @@ INTEGERS = ("num_batches_tracked", "position_ids")  # all other weights are floa
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors by key, metadata) of a file; what kind of file it is, its first bytes say.
 
-    A PyTorch file may hold its tensors under ``"state_dict"``, or in one dictionary per part; it has no metadata. The
-    tensors are mapped from the file where that is possible: copy what has to outlive it.
+    A PyTorch file may hold its tensors under ``"state_dict"``, or in dictionaries within each other, whose names are
+    then joined by dots; it has no metadata. The tensors are mapped from the file where that is possible: copy what has
+    to outlive it.
 
     Raises:
         InputError: the file is missing, of another kind, damaged, or holds more than tensors.
@@ -106,15 +107,21 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         content = content.get("state_dict", content)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a model's weights: choose another file.")
-    tensors = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            tensors |= {f"{name}.{key}": tensor for key, tensor in value.items()}
-        else:
-            tensors[str(name)] = value
+    tensors = _flat(content)
     if wrong := sorted(key for key, value in tensors.items() if not _plain(value)):
         raise InputError(f"{path} has no tensor under {', '.join(wrong[:5])}: choose a file of a model's weights.")
     return tensors, {}
+
+
+def _flat(content: dict) -> dict[str, object]:
+    """The entries of dictionaries within each other, by their names joined by dots."""
+    flat = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": inner for key, inner in _flat(value).items()}
+        else:
+            flat[str(name)] = value
+    return flat
 
 
 def _plain(value: object) -> bool:

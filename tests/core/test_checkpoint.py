@@ -121,6 +121,65 @@ def test_torch_files_older_than_zip_are_read(tmp_path, small_published):
     assert same(load_npnet(tmp_path / "old.pth"), expected)
 
 
+def old_timm_s(state: dict) -> dict:
+    """With the two buffers per block that the authors' code saves under timm 0.8.17 … 0.9.5."""
+    blocks = {key.rpartition(".attn.qkv.weight")[0] for key in state if key.endswith(".attn.qkv.weight")}
+    swin = {block for block in blocks if ".swin.layers." in block}
+    indices = {f"{block}.attn.relative_position_index": torch.arange(16).view(4, 4) for block in swin}
+    return state | indices | {f"{block}.attn_mask": torch.full((4, 4, 4), -100.0) for block in swin if block[-1] == "1"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_old_timm_computed_and_saved_is_ignored(tmp_path, small_published, layout):
+    expected = load_npnet(write_published(small_published, tmp_path, layout))
+    path = write_published(old_timm_s(small_published), tmp_path, layout)
+    file = read_npnet(path)
+    assert same(load_npnet(path), expected)
+    assert file.layout == layout
+    assert file.unused == 1000 * (768 + 1) + 4 * 256 + 1
+
+
+def test_timm_s_own_swin_with_its_buffers_is_a_branch_of_a_net(tmp_path, small_published):
+    """What timm saves today, plus buffers made persistent as they were, in the net that holds such a Swin."""
+    timm = pytest.importorskip("timm")
+    swin = timm.models.swin_transformer.SwinTransformer(
+        img_size=SMALL["swin_size"],
+        window_size=SMALL["swin_window"],
+        embed_dim=SMALL["swin_dim"],
+        depths=SMALL["swin_depths"],
+        num_heads=SMALL["swin_heads"],
+        num_classes=0,
+    )
+    for module in swin.modules():
+        module._non_persistent_buffers_set = set()
+    theirs = {f"unet_embedding.swin.{key}": value for key, value in swin.state_dict().items()}
+    assert any(key.endswith("attn_mask") for key in theirs)
+    assert any(key.endswith("relative_position_index") for key in theirs)
+    npnet = load_npnet(write_published(small_published | theirs, tmp_path, LAYOUTS[0]))
+    assert torch.equal(
+        npnet.residual_branch.swin.state_dict()["layers.1.blocks.0.mlp.fc1.weight"],
+        swin.state_dict()["layers.1.blocks.0.mlp.fc1.weight"],
+    )
+
+
+@pytest.mark.parametrize("wrapped", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_modules_may_have_been_saved_in_their_wrappers(tmp_path, small_published, wrapped):
+    """DistributedDataParallel's around each module, torch.compile's around the whole."""
+    expected = load_npnet(write_published(small_published, tmp_path, LAYOUTS[0]))
+    parts = {key.replace(".", f".{wrapped}", 1): value for key, value in small_published.items()}
+    assert same(load_npnet(write_published(parts, tmp_path, LAYOUTS[0])), expected)
+    whole_net = {wrapped + key: value for key, value in small_published.items()}
+    assert same(load_npnet(write_published(whole_net, tmp_path, LAYOUTS[2])), expected)
+
+
+@pytest.mark.parametrize("name", ["state_dict", "model"])
+def test_a_net_may_lie_in_a_checkpoint_s_dictionary(tmp_path, small_published, name):
+    expected = load_npnet(write_published(small_published, tmp_path, LAYOUTS[0]))
+    content = torch.load(tmp_path / "net.pth", weights_only=True)
+    torch.save({name: content}, tmp_path / "net.pth")
+    assert same(load_npnet(tmp_path / "net.pth"), expected)
+
+
 # --- our own files
 
 

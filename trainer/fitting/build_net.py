@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from npnet_core.architectures import ARCHITECTURES, GoldenNet, new_net
-from npnet_core.checkpoint import load_npnet
+from npnet_core.checkpoint import COMPUTED, WRAPPERS, load_npnet
 from npnet_core.config import MENDED, Config, NPNetConfig, UNetConfig
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
@@ -38,9 +39,8 @@ FURTHER = {
     UNetConfig.architecture: (),
 }
 
-# Prefixes and endings in an ImageNet file that hold nothing the net uses: the classifier, and tables that are computed.
-CLASSIFIER = "head."
-COMPUTED = ("relative_position_index", "attn_mask")
+CLASSIFIER = "head."  # the prefix in an ImageNet file of what the net does not use
+DOWNSAMPLE = re.compile(r"^layers\.(\d+)\.downsample\.")
 
 
 def starting_net(
@@ -129,8 +129,8 @@ def load_imagenet_swin(npnet: GoldenNet, path: Path) -> None:
     """Put the weights of a Swin that classifies ImageNet into the net's own.
 
     Args:
-        path: safetensors or PyTorch file with timm's names (timm ≥ 0.9), such as
-            ``swin_tiny_patch4_window7_224``; its classifier is ignored.
+        path: safetensors or PyTorch file with timm's names, such as ``swin_tiny_patch4_window7_224``, or Microsoft's
+            own, which timm before 0.9 had too; its classifier is ignored.
 
     Raises:
         InputError: if the net has no residual branch, or any weight of the Swin is missing, unexpected or misshapen.
@@ -139,11 +139,15 @@ def load_imagenet_swin(npnet: GoldenNet, path: Path) -> None:
         raise InputError(f"{path} came for a net without residual branch, which has no Swin: leave one of the two out.")
     swin = npnet.residual_branch.swin
     tensors, _ = read_tensors(path)
-    tensors = {
-        key: value.float()
-        for key, value in tensors.items()
-        if not key.startswith(CLASSIFIER) and not key.endswith(COMPUTED)
-    }
+    tensors = {WRAPPERS.sub("", key): value.float() for key, value in tensors.items() if not key.endswith(COMPUTED)}
+    if any(
+        key.startswith("layers.0.downsample.") for key in tensors
+    ):  # Microsoft's end a stage with it, timm's begin one
+        tensors = {
+            DOWNSAMPLE.sub(lambda stage: f"layers.{int(stage[1]) + 1}.downsample.", key): value
+            for key, value in tensors.items()
+        }
+    tensors = {key: value for key, value in tensors.items() if not key.startswith(CLASSIFIER)}
     patches = "patch_embed.proj.weight"  # a convolution there, a matrix here
     if patches in tensors:
         tensors[patches] = tensors[patches].flatten(1)

@@ -90,6 +90,30 @@ def test_imagenet_s_swin_gives_timm_s_features(tmp_path, imagenet_swin, kind):
     torch.testing.assert_close(features, imagenet_swin.forward_features(picture), atol=1e-5, rtol=1e-4)
 
 
+def test_microsoft_s_own_file_gives_the_same_features(tmp_path, imagenet_swin):
+    """Its stages end with what timm's begin with, and it keeps buffers; timm itself reads it the other way round."""
+    theirs = {"head.weight": torch.ones(10, 32), "head.bias": torch.ones(10)}
+    theirs["layers.0.blocks.1.attn_mask"] = torch.zeros(4, 16, 16)
+    theirs["layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(16, 16, dtype=torch.int64)
+    for key, value in imagenet_swin.state_dict().items():
+        if not key.startswith("head."):
+            theirs[key.replace("layers.1.downsample", "layers.0.downsample")] = value
+    torch.save({"model": theirs}, tmp_path / "swin_tiny.pth")
+    from timm.models.swin_transformer import checkpoint_filter_fn
+
+    as_timm_reads_it = checkpoint_filter_fn({"model": theirs}, imagenet_swin)
+    assert all(
+        torch.equal(value, as_timm_reads_it[key])
+        for key, value in imagenet_swin.state_dict().items()
+        if "head" not in key
+    )
+    npnet = new_npnet(NPNetConfig(resolution=8, prompt_tokens=2, prompt_dim=4, **SMALL, **MENDED), seed=0).eval()
+    load_imagenet_swin(npnet, tmp_path / "swin_tiny.pth")
+    picture = torch.randn(2, 3, 32, 32)
+    features = npnet.residual_branch.swin(picture)
+    torch.testing.assert_close(features, imagenet_swin.forward_features(picture), atol=1e-5, rtol=1e-4)
+
+
 def test_a_swin_that_does_not_fit_is_refused(tmp_path, imagenet_swin):
     state = {key: value.contiguous() for key, value in imagenet_swin.state_dict().items() if "norm" not in key}
     safetensors.torch.save_file(state, tmp_path / "swin")
