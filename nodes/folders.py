@@ -5,6 +5,7 @@ import os
 import folder_paths
 
 from ..npnet_core.errors import InputError
+from ..npnet_core.hidden import hidden
 
 
 def add_model_folder(name: str, *other_names: str) -> None:
@@ -21,6 +22,11 @@ def add_model_folder(name: str, *other_names: str) -> None:
     folder_paths.folder_names_and_paths[name] = (paths, {".safetensors", ".pth", ".pt", ".bin"})
 
 
+def list_files(folder: str) -> list[str]:
+    """What ComfyUI lists of ``models/<folder>``, without names that begin with a dot (macOS's ``._NAME``)."""
+    return [name for name in folder_paths.get_filename_list(folder) if not hidden(name)]
+
+
 def model_path(folder: str, name: str) -> str:
     """The path of a file that a node lists.
 
@@ -30,7 +36,7 @@ def model_path(folder: str, name: str) -> str:
     # a link may bring something else than a name
     path = folder_paths.get_full_path(folder, name) if isinstance(name, str) else None
     if path is None:
-        names = ", ".join(folder_paths.get_filename_list(folder)) or "none"
+        names = ", ".join(list_files(folder)) or "none"
         raise InputError(f"There is no {name} in models/{folder}: put it there or choose one that is there ({names}).")
     return path
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.ops
-import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
@@ -19,7 +18,7 @@ from ..npnet_core.config import Config
 from ..npnet_core.errors import InputError
 from ..npnet_core.golden import LONG_PROMPT, check_noise, check_strength, golden_noise
 from .conditioning import prompt_embeds
-from .folders import add_model_folder, fingerprint, model_path
+from .folders import add_model_folder, fingerprint, list_files, model_path
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +148,7 @@ class NPNetLoad(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "npnet_name",
-                    options=folder_paths.get_filename_list(FOLDER),
+                    options=list_files(FOLDER),
                     tooltip="A file in models/npnet. It must belong to the base model of the graph (SDXL, HunyuanDiT).",
                 )
             ],

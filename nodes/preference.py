@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import comfy.model_management
 import comfy.sd1_clip
 import comfy.utils
-import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -18,7 +17,7 @@ from torch import Tensor
 from ..npnet_core.errors import InputError
 from ..npnet_core.preference import KINDS, Scorer, load_scorer
 from ..npnet_core.selection import keep_pair, top_k
-from .folders import add_model_folder, fingerprint, model_path
+from .folders import add_model_folder, fingerprint, list_files, model_path
 from .redenoise import NoisePair, PairSocket
 
 FOLDER = "preference"
@@ -58,7 +57,7 @@ class NPNetScorerLoad(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "scorer_name",
-                    options=folder_paths.get_filename_list(FOLDER),
+                    options=list_files(FOLDER),
                     tooltip="A file in models/preference, such as HPS_v2.1_compressed.pt.",
                 ),
                 io.Combo.Input(

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .hidden import hidden
 from .whole import whole
 
 log = logging.getLogger(__name__)
@@ -321,7 +322,7 @@ def _claim(parts: Path, stem: str) -> bool:
 
 def _discard_stale(parts: Path) -> None:
     """Remove what killed writers left behind. Files of writers at work are younger than STALE."""
-    files = list(parts.iterdir())
+    files = [path for path in parts.iterdir() if not hidden(path.name)]
     committed = {path.stem for path in files if path.suffix == ".jsonl"}
     for path in files:
         ours = path.name.endswith((".safetensors", ".tmp")) and path.is_file()
@@ -340,7 +341,8 @@ def _make_or_join(folder: Path, manifest: Manifest) -> None:
     path = folder / "manifest.json"
     if not path.exists():
         if folder.is_dir() and any(
-            p.name != "parts" and not p.name.startswith("manifest.json") for p in folder.iterdir()
+            p.name != "parts" and not p.name.startswith("manifest.json") and not hidden(p.name)
+            for p in folder.iterdir()
         ):
             raise InputError(
                 f"{folder} holds other files and no manifest.json: choose a new or empty folder, or a dataset."
@@ -518,7 +520,7 @@ def _damaged(folder: Path, damage: dict[str, str], count: int) -> InputError:
 
 def _scan(folder: Path, manifest: Manifest, verify: bool = False, skip_corrupt: bool = False) -> list[PairRecord]:
     """The records of all parts, in the order of their names."""
-    sidecars = sorted((folder / "parts").glob("*.jsonl"))
+    sidecars = sorted((folder / "parts").glob("[!.]*.jsonl"))
     records, damage = [], {}
     for sidecar in sidecars:
         try:

@@ -676,3 +676,22 @@ def test_opening_leaves_other_peoples_files_alone(tmp_path):
     assert notes.read_text() == "mine"
     assert folder.is_dir()
     assert len(NPDReader(tmp_path / "set")) == 2
+
+
+APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(100)
+
+
+def test_names_that_begin_with_a_dot_are_others(tmp_path):
+    """macOS puts ``._NAME`` beside every file on a disk that it does not format itself, and .DS_Store into folders."""
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / ".DS_Store").touch()
+    fill(tmp_path / "set", [("p", 0)])
+    parts = tmp_path / "set" / "parts"
+    beside = [path.with_name(f"._{path.name}") for path in (*parts.iterdir(), parts / "w-000007.safetensors.tmp")]
+    for path in beside:
+        path.write_bytes(APPLE_DOUBLE)
+        os.utime(path, times=(time.time() - 2 * npd.STALE,) * 2)
+    fill(tmp_path / "set", [("p", 1)])
+    assert len(NPDReader(tmp_path / "set", verify=True)) == 2
+    assert all(path.read_bytes() == APPLE_DOUBLE for path in beside)
+    assert merge([tmp_path / "set"], tmp_path / "all") == 2

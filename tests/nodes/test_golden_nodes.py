@@ -93,6 +93,7 @@ def test_lists_both_folders_and_only_weights(file, comfy_base):
     for name in ("readme.txt", "net.ckpt", "half.safetensors.partial"):
         (other / name).write_text("no weights")
     (other / "released.pth").touch()
+    (other / "._other.safetensors").touch()  # macOS's, beside a file
     found = [name for name in listed() if name.startswith("mine")]
     assert found == ["mine/other.safetensors", "mine/released.pth"]
     assert file.name in listed()

@@ -37,7 +37,7 @@ class Embeddings:
         self.folder = Path(dataset) / "embeddings" / _hash(base)[:16]
         self.fingerprints: set[str] = set()  # of the base model
         self._rows: dict[str, Tensor] = {}  # hash of a prompt → [T, D], a view of a file
-        for path in sorted(self.folder.glob("*.safetensors")):
+        for path in sorted(self.folder.glob("[!.]*.safetensors")):
             try:
                 with safetensors.safe_open(path, "pt") as file:
                     metadata, rows = file.metadata(), file.get_tensor("prompt_embeds")

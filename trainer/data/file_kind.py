@@ -8,6 +8,7 @@ from typing import Literal
 from npnet_core.errors import InputError
 from npnet_core.preference.files import layout_of
 from npnet_core.tensorfile import read_tensors
+from trainer.data.released import find_pairs
 
 Contents = Literal["dataset", "released pairs", "preference model", "npnet"]
 
@@ -24,7 +25,7 @@ def contents(path: Path) -> Contents:
         return "dataset"
     if (path / "config.json").is_file():
         return "preference model"
-    if next(path.rglob("*.npz"), None) is not None:
+    if find_pairs(path):
         return "released pairs"
     raise InputError(
         f"The folder {path} is no dataset (manifest.json), no preference model (config.json) and has no pairs in the "

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from npnet_core.errors import InputError
+from npnet_core.hidden import hidden
 from npnet_core.npd import MALFORMED, NPDWriter
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def import_pairs(folder: Path, lines: Sequence[Line], writer: NPDWriter) -> Impo
     for line in lines:
         by_index.setdefault(line.index, []).append(line)
     written, known, damaged, unknown = 0, 0, [], []
-    for path in tqdm(sorted(folder.rglob("*.npz")), unit="pair"):
+    for path in tqdm(find_pairs(folder), unit="pair"):
         try:
             source, target, index = read_pair(path)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -78,6 +79,11 @@ def import_pairs(folder: Path, lines: Sequence[Line], writer: NPDWriter) -> Impo
             "that was written with them."
         )
     return Imported(written, known, len(damaged) + len(unknown))
+
+
+def find_pairs(folder: Path) -> list[Path]:
+    """The npz files below a folder, by name; those whose name, or whose folder's, begins with a dot are others'."""
+    return sorted(path for path in folder.rglob("*.npz") if not hidden(path.relative_to(folder)))
 
 
 def read_pair(path: Path) -> tuple[Tensor, Tensor, int]:

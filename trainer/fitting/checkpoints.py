@@ -60,4 +60,4 @@ def load_checkpoint(path: Path) -> dict:
 
 def checkpoints(folder: Path) -> list[Path]:
     """All of a run, oldest first."""
-    return sorted(folder.glob("*.pt"))
+    return sorted(folder.glob("[!.]*.pt"))

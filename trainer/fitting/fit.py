@@ -17,6 +17,7 @@ import torch
 
 from npnet_core.checkpoint import save_npnet
 from npnet_core.errors import InputError
+from npnet_core.hidden import hidden
 from npnet_core.npd import NPDReader
 from trainer.commands.options import option, parse, required, save_config
 from trainer.data.batches import Batches
@@ -204,7 +205,9 @@ def check_folder(options: Options) -> None:
     """Raise InputError if OUT holds something else than a run with these options."""
     config = options.out / "fit.toml"
     if not config.exists():
-        if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        if options.out.exists() and (
+            not options.out.is_dir() or any(not hidden(path.name) for path in options.out.iterdir())
+        ):
             raise InputError(f"{options.out} holds other files and no run: choose a new or empty folder as --out.")
         return
     if not checkpoints(options.out / "checkpoints"):

@@ -123,6 +123,14 @@ def test_what_cannot_be_used_is_counted(models, tmp_path, pairs, capsys, caplog)
     assert len(NPDReader(tmp_path / "set")) == 2
 
 
+def test_names_that_begin_with_a_dot_are_others(models, tmp_path, pairs, capsys):
+    for path in (tmp_path / "pairs" / "gpu0" / "._0_7.npz", tmp_path / "pairs" / ".Trash-1000" / "9_9.npz"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"\x00\x05\x16\x07")
+    assert convert(models, tmp_path) == 0
+    assert "3 pairs written, 0 there already, 0 left out" in capsys.readouterr().out
+
+
 def test_files_without_a_seed_in_their_name(models, tmp_path):
     write_pair(tmp_path / "pairs", 1, "1.npz")
     write_pair(tmp_path / "pairs", 2, "2.npz")

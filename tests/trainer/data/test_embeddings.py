@@ -61,6 +61,13 @@ def test_what_is_there_is_not_encoded_again(tmp_path, base):
     assert Embeddings(tmp_path, base).shape == there.shape  # each base model has its own
 
 
+def test_names_that_begin_with_a_dot_are_others(tmp_path):
+    store_embeddings(tmp_path, "b", PROMPTS, torch.ones(3, 2, 4))
+    (file,) = Embeddings(tmp_path, "b").folder.iterdir()
+    file.with_name(f"._{file.name}").write_bytes(b"\x00\x05\x16\x07")
+    assert Embeddings(tmp_path, "b").shape == (2, 4)
+
+
 def test_processes_share_the_work(tmp_path, base):
     encode(tmp_path, base, PROMPTS, share=(0, 2))
     first = {prompt for prompt in PROMPTS if prompt in Embeddings(tmp_path, base)}

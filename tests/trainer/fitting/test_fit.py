@@ -394,6 +394,8 @@ def test_wrong_options_are_refused_in_a_sentence(dataset, tmp_path, changes, wor
 
 
 def test_a_folder_with_another_run_is_refused(dataset, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".DS_Store").touch()  # is nobody's
     run(options(dataset, tmp_path / "run", epochs=1))
     with pytest.raises(InputError, match=r"holds another run \(lr 0.001 there and 0.002 here\)"):
         run(options(dataset, tmp_path / "run", epochs=1, lr=0.002))
