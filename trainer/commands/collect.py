@@ -46,7 +46,7 @@ class Options:
     """
 
     base: str = required("diffusers folder, single file or hub id of the base model")
-    prompts: Path = required("txt, csv, tsv, json, jsonl or parquet file")
+    prompts: Path = required("txt, csv, tsv, json, jsonl or parquet file, or a folder of them")
     out: Path = required("the dataset's folder")
     column: str | None = option(None, "of the prompts (default: prompt, prompts or caption)")
     seeds: tuple[int, ...] = option((0, 1024), "first and last of the seeds that are drawn for each prompt")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import NamedTuple
 
 from npnet_core.errors import InputError, reason
+from npnet_core.hidden import hidden
+from trainer.data.table import read_table
+from trainer.data.textfile import read_text
 
 KINDS = ".txt, .csv, .tsv, .json, .jsonl or .parquet"
 
@@ -29,15 +30,20 @@ def read_rows(path: str | Path) -> list[Row]:
     """The rows of a prompt file, in order, each with the names of its columns.
 
     A line of a txt and a bare string in a json or jsonl are rows whose only column is ``prompt``. Columns of a parquet
-    file that hold pictures (binary) are left out.
+    file that hold pictures or times are left out.
 
     Args:
-        path: a file of one of :data:`KINDS`, its text in UTF-8, with or without a byte order mark.
+        path: a file of one of :data:`KINDS`, its text as :func:`trainer.data.textfile.read_text` reads it, its table as
+            :func:`trainer.data.table.read_table`. A json is a list, or lines of JSON as in a jsonl.
 
     Raises:
         InputError: the file is missing, not UTF-8, of another kind, or cannot be parsed.
     """
-    path = Path(path)
+    return list(_numbered_rows(Path(path)).values())
+
+
+def _numbered_rows(path: Path) -> dict[int, Row]:
+    """The rows by their numbers: in a table below the names, in a list from 1, else that of the line."""
     kind = path.suffix.lower()
     if not path.is_file():
         raise InputError(f"There is no prompt file {path}: name a {KINDS} file.")
@@ -45,83 +51,77 @@ def read_rows(path: str | Path) -> list[Row]:
         return _read_parquet(path)
     if kind not in READERS:
         raise InputError(f"The prompt file {path} ends in {kind or 'nothing'}: give a {KINDS} file.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"The prompt file {path} is not UTF-8 (at byte {error.start}): save it as UTF-8.") from error
+    text = read_text(path, "The prompt file")
     try:
         rows = READERS[kind](text)
-    except (ValueError, csv.Error) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The prompt file {path} is not {kind[1:]} ({error}): check how it was made.") from error
-    return [row if isinstance(row, dict) else {"prompt": row} for row in rows]
+    return {number: row if isinstance(row, dict) else {"prompt": row} for number, row in rows.items()}
 
 
 def read_prompts(path: str | Path, column: str | None = None) -> list[str]:
-    """The distinct prompts of a file, in the order of their first appearance; empty cells are no prompts.
-
-    Args:
-        column: where the prompts are; by default the first of :data:`COLUMNS` that is there, in upper or lower case.
-
-    Raises:
-        InputError: as :func:`read_rows`; for a missing column, a cell that is no text, or no prompt at all.
-    """
-    rows = read_rows(path)
-    name = find_column(path, rows, column or usual_column(rows))
-    prompts = {prompt_of(path, number, row.get(name)): None for number, row in enumerate(rows, start=1)}
-    prompts.pop("", None)
-    if not prompts:
-        raise InputError(f"The prompt file {path} has no prompt in column {name}: put at least one there.")
-    return list(prompts)
+    """The prompts of :func:`read_prompt_set`."""
+    return [row.prompt for row in read_prompt_set(path, column)]
 
 
 def read_prompt_set(path: str | Path, column: str | None = None) -> list[PromptRow]:
-    """The distinct prompts of a set, in the order of their first appearance, with their categories.
+    """The distinct prompts of a set, in the order of their first appearance, with their categories; empty cells are no
+    prompts.
 
-    Besides people's own files it knows how published sets are laid out: DrawBench (csv: ``Prompts``, ``Category``),
-    GenEval (jsonl: ``prompt``, ``tag``), Pick-a-Pic (``caption``), HPD v2 (json: ``prompt``, or a folder with a list of
-    prompts per style, whose categories are the files' names), PartiPrompts (tsv: ``Prompt``, ``Category``).
+    It knows how published sets are laid out: DrawBench (csv: ``Prompts``, ``Category``), PartiPrompts (tsv without
+    quoting: ``Prompt``, ``Category``), GenEval (jsonl: ``prompt``, ``tag``), Pick-a-Pic (``caption``), HPD v2 (json:
+    ``prompt``, or a folder with a list of prompts per style), HPD as the paper's authors publish it (csv with commas
+    that are not quoted), T2I-CompBench (a folder of txt).
 
     Args:
-        path: a file that :func:`read_rows` reads, or a folder of such files.
+        path: a file that :func:`read_rows` reads, or a folder of such files, whose categories are then the files'
+            names; names that begin with a dot are others'.
         column: where the prompts are; by default the first of :data:`COLUMNS` that is there, in upper or lower case.
             Categories are in the first of :data:`CATEGORIES`, if any.
 
     Raises:
-        InputError: as :func:`read_prompts`, and for a folder without such files.
+        InputError: as :func:`read_rows`; for a folder without such files, a missing column, a cell that is no text, or
+            no prompt at all.
     """
     path = Path(path)
-    if not path.is_dir():
-        return _distinct(path, _prompt_rows(path, column))
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (*READERS, ".parquet"))
-    if not files:
-        raise InputError(f"The folder {path} has no prompt file: put {KINDS} files there.")
-    rows = [row._replace(category=row.category or file.stem) for file in files for row in _prompt_rows(file, column)]
-    return _distinct(path, rows)
+    files = [path] if not path.is_dir() else find_files(path)
+    distinct: dict[str, PromptRow] = {}
+    for file in files:
+        for row in _prompt_rows(file, column):
+            distinct.setdefault(row.prompt, row if file == path else row._replace(category=row.category or file.stem))
+    distinct.pop("", None)
+    if not distinct:
+        where = column or " or ".join(COLUMNS)
+        raise InputError(f"The prompt set {path} has no prompt in column {where}: put at least one there.")
+    return list(distinct.values())
+
+
+def find_files(folder: Path) -> list[Path]:
+    """The prompt files directly in a folder, by name.
+
+    Raises:
+        InputError: if there is none.
+    """
+    found = (path for path in folder.iterdir() if not hidden(path.name))
+    if not (files := sorted(path for path in found if path.suffix.lower() in (*READERS, ".parquet"))):
+        raise InputError(f"The folder {folder} has no prompt file: put {KINDS} files there.")
+    return files
 
 
 def _prompt_rows(path: Path, column: str | None) -> list[PromptRow]:
-    rows = read_rows(path)
+    numbered = _numbered_rows(path)
+    rows = list(numbered.values())
     names = {name.lower() for row in rows for name in row}
     prompt = find_column(path, rows, column or usual_column(rows))
     category = next((find_column(path, rows, name) for name in CATEGORIES if name in names), None)
     return [
         PromptRow(prompt_of(path, number, row.get(prompt)), _category(row.get(category)))
-        for number, row in enumerate(rows, start=1)
+        for number, row in numbered.items()
     ]
 
 
 def _category(cell: object) -> str | None:
     return None if cell is None else str(cell).strip() or None
-
-
-def _distinct(path: Path, rows: list[PromptRow]) -> list[PromptRow]:
-    distinct: dict[str, PromptRow] = {}
-    for row in rows:
-        if row.prompt:
-            distinct.setdefault(row.prompt, row)
-    if not distinct:
-        raise InputError(f"The prompt set {path} has no prompt: put at least one there.")
-    return list(distinct.values())
 
 
 def usual_column(rows: list[Row]) -> str:
@@ -163,44 +163,51 @@ def prompt_of(path: str | Path, number: int, cell: object) -> str:
     return prompt.strip()
 
 
-def _read_txt(text: str) -> list[str]:
-    return [line for line in text.split("\n") if line.strip()]
+def _read_txt(text: str) -> dict[int, str]:
+    return {number: line for number, line in enumerate(text.split("\n"), start=1) if line.strip()}
 
 
-def _read_csv(text: str, delimiter: str = ",") -> list[Row]:
-    """The csv module keeps delimiters and line breaks inside quotes."""
-    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    for number, row in enumerate(rows, start=1):
-        if None in row:
-            raise ValueError(f"row {number} has more cells than the first line: put prompts with commas into quotes")
-    return rows
+def _read_csv(text: str) -> dict[int, Row]:
+    return read_table(text, ",")
 
 
-def _read_tsv(text: str) -> list[Row]:
-    return _read_csv(text, "\t")
+def _read_tsv(text: str) -> dict[int, Row]:
+    return read_table(text, "\t")
 
 
-def _read_json(text: str) -> list[Row | str]:
-    rows = json.loads(text)
+def _read_json(text: str) -> dict[int, Row | str]:
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError:
+        if text.lstrip().startswith("["):
+            raise
+        return _read_jsonl(text)  # which many a published .json is
     if not isinstance(rows, list):
         raise ValueError(f"it holds a {type(rows).__name__} and not a list")
+    return dict(enumerate(rows, start=1))
+
+
+def _read_jsonl(text: str) -> dict[int, Row | str]:
+    rows = {}
+    for number, line in _read_txt(text).items():
+        try:
+            rows[number] = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"row {number}: {error.msg} at character {error.colno}") from error
     return rows
-
-
-def _read_jsonl(text: str) -> list[Row | str]:
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 READERS = {".txt": _read_txt, ".csv": _read_csv, ".tsv": _read_tsv, ".json": _read_json, ".jsonl": _read_jsonl}
 
 
-def _read_parquet(path: Path) -> list[Row]:
+def _read_parquet(path: Path) -> dict[int, Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            names = [field.name for field in file.schema_arrow if "binary" not in str(field.type)]
-            return file.read(names).to_pylist()
+            # times in nanoseconds, as Pick-a-Pic has them, would need pandas
+            names = [f.name for f in file.schema_arrow if not any(kind in str(f.type) for kind in ("binary", "time"))]
+            return dict(enumerate(file.read(names).to_pylist(), start=1))
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # it tells damage in many ways
         raise InputError(f"The prompt file {path} is not parquet ({reason(error)}): check how it was made.") from error

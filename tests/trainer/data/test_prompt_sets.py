@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections import Counter
@@ -34,6 +35,48 @@ def test_partiprompts(tmp_path):
     assert read_prompt_set(path) == [PromptRow(COMMAS, "Arts")]
 
 
+def test_partiprompts_as_published(tmp_path):
+    """No cell is quoted, and prompts and notes hold quotation marks."""
+    path = tmp_path / "PartiPrompts.tsv"
+    path.write_text(
+        "Prompt\tCategory\tChallenge\tNote\n"
+        '"H I" in thick letters on a wall\tIllustrations\tWriting & Symbols\t\n'
+        'a dog saying "I see"\tAnimals\tWriting & Symbols\t\n'
+        'two dogs at a table\tAnimals\tImagination\tDescription of "Dogs"\n'
+    )
+    assert read_prompt_set(path) == [
+        PromptRow('"H I" in thick letters on a wall', "Illustrations"),
+        PromptRow('a dog saying "I see"', "Animals"),
+        PromptRow("two dogs at a table", "Animals"),
+    ]
+
+
+def test_a_semicolon_csv_as_excel_saves_it(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_bytes(codecs.BOM_UTF8 + 'prompt;category\r\n"ein Fuß; groß";Füße\r\na cat, a dog;\r\n'.encode())
+    assert read_prompt_set(path) == [PromptRow("ein Fuß; groß", "Füße"), PromptRow("a cat, a dog")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_of_json_in_a_json(tmp_path, end):
+    rows = [{"prompt": COMMAS, "tag": "text"}, {"prompt": "a cat", "tag": "animals"}]
+    (tmp_path / "metadata.json").write_bytes(end.join([*map(json.dumps, rows), "", ""]).encode())
+    assert read_prompt_set(tmp_path / "metadata.json") == [PromptRow(*row.values()) for row in rows]
+
+
+def test_t2i_compbench_is_a_folder_of_txt(tmp_path):
+    (tmp_path / "color.txt").write_bytes(b"a green bench\r\na red car\r\n")
+    (tmp_path / "numeracy.txt").write_bytes(b"two boys\nsix cats\n")
+    (tmp_path / "._color.txt").write_bytes(b"\x00\x05\x16\x07\xb0")  # macOS's
+    expected = [PromptRow(*row) for row in zip(["a green bench", "a red car"], ["color"] * 2, strict=True)]
+    assert read_prompt_set(tmp_path) == [
+        *expected,
+        PromptRow("two boys", "numeracy"),
+        PromptRow("six cats", "numeracy"),
+    ]
+    assert read_column(tmp_path) == ["a green bench", "a red car", "two boys", "six cats"]
+
+
 def test_hpd_v2(tmp_path):
     """The test set is one list of dicts; the benchmark a list of prompts per style."""
     annotated = [{"prompt": COMMAS, "image_path": ["1.jpg", "2.jpg"], "rank": [1, 0], "user_hash": "a"}]
@@ -62,7 +105,9 @@ def test_pick_a_pic(tmp_path, kind):
         import pyarrow.parquet
 
         pictures = pyarrow.array([b"\xff\xd8"] * len(rows))
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows).append_column("jpg_0", pictures), path)
+        times = pyarrow.array([1_672_531_200_000_000_001] * len(rows), pyarrow.timestamp("ns"))
+        table = pyarrow.Table.from_pylist(rows).append_column("jpg_0", pictures).append_column("created_at", times)
+        pyarrow.parquet.write_table(table, path)
     else:
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         path.write_text("\n".join(lines) if kind == "jsonl" else f"[{','.join(lines)}]", encoding="utf-8")
