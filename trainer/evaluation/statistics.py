@@ -6,14 +6,10 @@ therefore tell less of other prompts than n prompts would.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
-
-Z = NormalDist().inv_cdf(0.975)  # of a two-sided 95 % interval
 
 
 @dataclass(frozen=True)
@@ -101,12 +97,11 @@ def design_effect(values: np.ndarray, groups: np.ndarray) -> float:
 
 
 def wilson(successes: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share: (p̂ + z²/2n ± z √(p̂(1−p̂)/n + z²/4n²)) / (1 + z²/n)."""
-    p, z2 = successes / n, Z**2
-    centre = p + z2 / (2 * n)
-    half = Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n**2))
-    low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
-    return max(0.0, low), min(1.0, high)
+    """Wilson's 95 % score interval of a share; both may be fractions, see :func:`design_effect`."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(successes, n, method="wilson")
+    return max(0.0, float(low)), min(1.0, float(high))
 
 
 def bootstrap_mean(
@@ -118,34 +113,34 @@ def bootstrap_mean(
         values: [n].
         groups: [n], numbers from 0; a single group's values are drawn one by one.
     """
-    rng = np.random.default_rng(seed)
+    from scipy.stats import bootstrap
+
     if groups is None or groups.max() == 0:
         groups = np.arange(len(values))
     sums, counts = np.bincount(groups, values), np.bincount(groups)
-    means = []
-    for done in range(0, resamples, 500):  # a few hundred at a time keep memory small
-        size = min(500, resamples - done), len(sums)
-        drawn = rng.integers(len(sums), size=size, dtype=np.int32)  # several times faster than int64
-        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return float(low), float(high)
+    if len(sums) == 1:
+        return float(sums[0]), float(sums[0])
+    interval = bootstrap(
+        (sums, counts),
+        lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+        paired=True,
+        n_resamples=resamples,
+        batch=500,  # at a time, which keeps memory small
+        method="percentile",
+        rng=seed,
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def sign_test(above: int, n: int) -> float:
     """Two-sided exact p of ``above`` or more extreme out of n fair coins; 1 for none."""
-    tail = max(above, n - above)
-    # in logarithms: 2^n overflows at n = 1024
-    log_terms = [
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(tail, n + 1)
-    ]
-    return min(1.0, 2 * math.fsum(map(math.exp, log_terms)))
+    from scipy.stats import binomtest
+
+    return float(binomtest(above, n).pvalue) if n else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction: p-values of a family of comparisons, adjusted, in the same order."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
+    from statsmodels.stats.multitest import multipletests
+
+    return multipletests(p_values, method="holm")[1].tolist() if len(p_values) else []

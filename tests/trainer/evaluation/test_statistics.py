@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import scipy.stats
+import statsmodels.stats.proportion  # now, not within what hypothesis times
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +32,32 @@ def test_sign_test_is_scipys(n, share):
 def test_sign_test_by_hand():
     assert sign_test(3, 3) == pytest.approx(2 / 8)
     assert sign_test(1, 4) == pytest.approx(2 * 5 / 16)
+
+
+@given(st.integers(1, 300), st.floats(0, 1))
+def test_sign_test_counts_coins(n, share):
+    """Two tails of Pascal's triangle, in whole numbers."""
+    above = round(share * n)
+    tail = sum(math.comb(n, k) for k in range(max(above, n - above), n + 1))
+    assert sign_test(above, n) == pytest.approx(float(min(Fraction(1), Fraction(2 * tail, 2**n))), rel=1e-9)
+
+
+def test_sign_test_of_no_coins():
+    assert sign_test(0, 0) == 1
+
+
+@pytest.mark.parametrize(("copies", "zeros", "ones"), [(1, 60, 40), (7, 50, 150)])
+def test_bootstrap_of_coins_is_binomial(copies, zeros, ones):
+    """The mean of n draws from zeros and ones is Binomial(n, share) / n; groups of equal values are such draws."""
+    values = np.repeat([0.0, 1.0], [zeros, ones])
+    n = zeros + ones
+    expected = scipy.stats.binom.ppf([0.025, 0.975], n, ones / n) / n
+    found = bootstrap_mean(np.repeat(values, copies), np.repeat(np.arange(n), copies), resamples=100_000)
+    assert found == pytest.approx(expected, abs=1.01 / n)  # a step of the distribution
+
+
+def test_bootstrap_of_one_value():
+    assert bootstrap_mean(np.array([0.5])) == (0.5, 0.5)
 
 
 def test_bootstrap_is_scipys_to_its_own_error():
