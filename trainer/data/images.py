@@ -53,23 +53,44 @@ def write_image(path: Path, image: Tensor, about: dict) -> None:
 
 
 def read_image(path: str | Path) -> Tensor:
-    """[H, W, 3] in 0..1, fp32.
+    """[H, W, 3] in 0..1, fp32, of a picture of any kind: as its EXIF data turns it, 16 bits of grey as such.
 
     Raises:
-        InputError: if it is missing or no picture.
+        InputError: if it is missing, no picture, partly transparent, or of numbers whose range it does not say.
     """
-    import numpy as np
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     if not Path(path).is_file():
         raise InputError(f"There is no picture {path}: check its name.")
     try:
         with Image.open(path) as picture:
-            return torch.from_numpy(np.array(picture.convert("RGB"))).float() / 255
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # PIL's word for a damaged PNG is SyntaxError
+            return _pixels(path, picture.format, ImageOps.exif_transpose(picture))
+    except InputError:
+        raise
+    # PIL's word for a damaged PNG is SyntaxError
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             f"{path} is damaged or no picture ({error}): get it again, or delete it if npnet made it and run again."
         ) from error
+
+
+def _pixels(path: str | Path, file_format: str, picture) -> Tensor:
+    """[H, W, 3] in 0..1 of a ``PIL.Image.Image``, whose own way to RGB clips 16 bits at 255 and drops transparency."""
+    import numpy as np
+
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and file_format in ("PNG", "PPM")):
+        grey = torch.from_numpy(np.asarray(picture).astype(np.float32) / 65535)
+        return grey[..., None].repeat(1, 1, 3)
+    if picture.mode in ("I", "F"):
+        raise InputError(f"{path} holds 32-bit numbers and not their range: save it with 8 or 16 bits.")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        if picture.getchannel("A").getextrema()[0] < 255:
+            raise InputError(
+                f"{path} is partly transparent: put it onto the background that you mean (black behind a pose or "
+                "edges) and save it without transparency."
+            )
+    return torch.from_numpy(np.array(picture.convert("RGB"))).float() / 255
 
 
 def read_images(paths: Sequence[str | Path]) -> Tensor:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from npnet_core.errors import InputError
+from npnet_core.hidden import hidden
 from npnet_core.tensorfile import read_tensors
 from trainer.data.batches import ahead
 from trainer.data.images import read_image
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SIDE = 299
 BATCH = 32
 
@@ -41,14 +42,14 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The pictures directly in a folder, by name.
+    """The pictures directly in a folder, by name; names that begin with a dot are others'.
 
     Raises:
         InputError: if there are fewer than two.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}: name one with the pictures that FID compares with.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not hidden(path.name))
     if len(found) < 2:
         raise InputError(f"{folder} has {len(found)} pictures ({', '.join(PICTURES)}): FID needs at least 2.")
     return found

@@ -129,5 +129,6 @@ def test_folders_without_pictures(tmp_path):
         find_pictures(tmp_path / "nowhere")
     (tmp_path / "notes.txt").touch()
     write_image(tmp_path / "a.PNG", images(1, 16, 16)[0], {})
+    (tmp_path / "._a.PNG").touch()  # macOS's, beside it
     with pytest.raises(InputError, match="has 1 pictures"):
         find_pictures(tmp_path)
