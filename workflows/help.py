@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from workflows.build import HPS, OURS, REDENOISE, SDXL, load_checkpoint, redenoise_pair
-from workflows.canvas import Layout, Node, Output, column, node, row
+from workflows.graph import Node, Output, node
+from workflows.layout import Layout, column, row
+from workflows.parts import HPS, OURS, REDENOISE, SDXL, load_checkpoint, redenoise_pair
 
 NARROW = (250, 0)  # the help is shown in a narrow panel
 REPORT = (NARROW[0], 120)

@@ -15,11 +15,12 @@ import sys
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from workflows.build import FOLDER, TEMPLATES
-from workflows.canvas import Layout, canvas_graph
+from workflows.build import ROOT
+from workflows.formats import canvas_graph
 from workflows.help import HELP
+from workflows.layout import Layout
 
-DOCS = FOLDER.parent / "web" / "docs"
+DOCS = ROOT / "web" / "docs"
 MARGIN = 20  # around the graph
 PANELS = (400, 300)  # left and right, above and below it, where ComfyUI has its panels
 
@@ -60,10 +61,6 @@ def main(url: str) -> None:
         page.wait_for_function("window.app?.graph && window.app.extensionManager")
         page.wait_for_timeout(2000)
         page.keyboard.press("Escape")  # a new ComfyUI opens with a choice of templates
-        for template in TEMPLATES:
-            image = picture(page, template())
-            image.thumbnail((640, 640), Image.Resampling.LANCZOS)
-            image.save(FOLDER / f"{template.__name__}.jpg", quality=85, optimize=True)
         for node_id, layout in HELP.items():
             picture(page, layout()).save(DOCS / f"{node_id}.jpg", quality=85, optimize=True)
         browser.close()

@@ -2,6 +2,9 @@
 
 A template exists twice: as the canvas shows it (UI format 0.4: nodes with widget values, links) and as the queue takes
 it (API format: `{id: {"class_type", "inputs"}}`). Each check returns sentences, one per problem; none is good.
+
+A subgraph is a node whose type is the id of a definition: a graph in which what comes in leaves a node -10, and what
+goes out reaches a node -20.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ NOTES = ("Note", "MarkdownNote")  # on the canvas only
 WIDGETS = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COMBO": object}
 CONTROLS = ("fixed", "increment", "decrement", "randomize")  # what happens to a seed after a run
 TITLE_HEIGHT = 30  # pixels above a node's `pos`
+GIVEN, RESULT = -10, -20  # the ends of a subgraph
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,21 @@ def output_types(info: dict) -> list[str]:
 
 
 def graph_nodes(workflow: dict) -> list[dict]:
-    """The nodes of a canvas that compute something."""
-    return [node for node in workflow["nodes"] if node["type"] not in NOTES]
+    """The nodes of a canvas that compute something, those inside of subgraphs too."""
+    subgraphs = definitions(workflow)
+    nodes = [node for graph in (workflow, *subgraphs.values()) for node in graph["nodes"]]
+    return [node for node in nodes if node["type"] not in (*NOTES, *subgraphs)]
+
+
+def definitions(workflow: dict) -> dict[str, dict]:
+    """Node type → the graph inside of such nodes."""
+    return {definition["id"]: definition for definition in workflow.get("definitions", {}).get("subgraphs", [])}
+
+
+def links_of(graph: dict) -> list[list]:
+    """`[id, origin, slot, target, slot, type]` of every link; a subgraph has them by name."""
+    names = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    return [[link[name] for name in names] if isinstance(link, dict) else link for link in graph["links"]]
 
 
 def note_text(workflow: dict) -> str:
@@ -94,40 +111,78 @@ def canvas_problems(workflow: dict, object_info: dict) -> list[str]:
     unknown = [node for node in graph_nodes(workflow) if node["type"] not in object_info]
     if unknown:
         return problems + [f"{_title(node)}: no such node" for node in unknown]
+    graphs = [workflow, *definitions(workflow).values()]
     for kind, ids in (
-        ("node", [node["id"] for node in workflow["nodes"]]),
-        ("link", [link[0] for link in workflow["links"]]),
+        ("node", [node["id"] for graph in graphs for node in graph["nodes"]]),
+        ("link", [link[0] for graph in graphs for link in links_of(graph)]),
     ):
         if len(ids) != len(set(ids)):
             problems.append(f"a {kind} id stands twice")
         if max(ids, default=0) > workflow[f"last_{kind}_id"]:
             problems.append(f"last_{kind}_id is below {max(ids)}")
-    for node in graph_nodes(workflow):
-        problems += [f"{_title(node)}: {p}" for p in _node_problems(node, workflow, object_info[node["type"]])]
-    for link in workflow["links"]:
-        problems += [f"link {link[0]}: {p}" for p in _link_problems(link, workflow, object_info)]
+    object_info = {**object_info, **{kind: _subgraph_info(graph) for kind, graph in definitions(workflow).items()}}
+    for graph in graphs:
+        nodes = [node for node in graph["nodes"] if node["type"] not in NOTES]
+        for node in nodes:
+            problems += [f"{_title(node)}: {p}" for p in _node_problems(node, graph, object_info[node["type"]])]
+        ends, infos = _ends(graph) if graph is not workflow else ([], {})
+        for link in links_of(graph):
+            problems += [
+                f"link {link[0]}: {p}" for p in _link_problems(link, [*nodes, *ends], {**object_info, **infos})
+            ]
     return problems
+
+
+def _info(inputs: list[dict], outputs: list[dict]) -> dict:
+    """What `/object_info` would say of a node with these slots."""
+    return {
+        "input": {"required": {slot["name"]: [slot["type"], {"control_after_generate": False}] for slot in inputs}},
+        "input_order": {"required": [slot["name"] for slot in inputs]},
+        "output": [slot["type"] for slot in outputs],
+        "output_name": [slot["name"] for slot in outputs],
+    }
+
+
+def _subgraph_info(definition: dict) -> dict:
+    return _info(definition["inputs"], definition["outputs"])
+
+
+def _ends(definition: dict) -> tuple[list[dict], dict[str, dict]]:
+    """What comes in and what goes out as two nodes, and their `/object_info`."""
+    given = [{**slot, "links": slot["linkIds"]} for slot in definition["inputs"]]
+    result = [{**slot, "link": slot["linkIds"][0]} for slot in definition["outputs"]]
+    nodes = [
+        {"id": GIVEN, "type": "given", "outputs": given},
+        {"id": RESULT, "type": "result", "inputs": result},
+    ]
+    return nodes, {"given": _info([], given), "result": _info(result, [])}
 
 
 def overlaps(workflow: dict) -> list[str]:
     """Pairs of nodes, notes included, that lie on each other."""
-    boxes = []
-    for node in workflow["nodes"]:
-        (x, y), (width, height) = node["pos"], node["size"]
-        boxes.append((_title(node), x, y - TITLE_HEIGHT, x + width, y + height))
     return [
-        f"{one[0]} overlaps {other[0]}"
-        for i, one in enumerate(boxes)
-        for other in boxes[:i]
-        if one[1] < other[3] and other[1] < one[3] and one[2] < other[4] and other[2] < one[4]
+        f"{_title(one)} overlaps {_title(other)}"
+        for graph in (workflow, *definitions(workflow).values())
+        for i, one in enumerate(graph["nodes"])
+        for other in graph["nodes"][:i]
+        if _overlap(_box(one), _box(other))
     ]
+
+
+def _box(node: dict) -> tuple[float, float, float, float]:
+    (x, y), (width, height) = node["pos"], node["size"]
+    return x, y - TITLE_HEIGHT, x + width, y + height
+
+
+def _overlap(one: tuple, other: tuple) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _title(node: dict) -> str:
     return f"{node['type']} {node['id']}"
 
 
-def _node_problems(node: dict, workflow: dict, info: dict) -> list[str]:
+def _node_problems(node: dict, graph: dict, info: dict) -> list[str]:
     problems = []
     if node["mode"] != 0:
         problems.append("is muted or bypassed")
@@ -155,7 +210,7 @@ def _node_problems(node: dict, workflow: dict, info: dict) -> list[str]:
             for input, _, control in _widget_values(node, info)
             if input.has_control and control not in CONTROLS
         ]
-    known = {link[0] for link in workflow["links"]}
+    known = {link[0] for link in links_of(graph)}
     used = [slot["link"] for slot in slots.values() if slot.get("link") is not None]
     used += [link for slot in node.get("outputs", []) for link in slot.get("links") or []]
     problems += [f"link {link} does not exist" for link in used if link not in known]
@@ -172,9 +227,9 @@ def _widget_values(node: dict, info: dict) -> list[tuple[Input, object, object]]
     ]
 
 
-def _link_problems(link: list, workflow: dict, object_info: dict) -> list[str]:
+def _link_problems(link: list, nodes: list[dict], object_info: dict) -> list[str]:
     link_id, origin_id, origin_slot, target_id, target_slot, kind = link
-    nodes = {node["id"]: node for node in graph_nodes(workflow)}
+    nodes = {node["id"]: node for node in nodes}
     if origin_id not in nodes or target_id not in nodes:
         return [f"from node {origin_id} to node {target_id}, which do not both exist"]
     origin, target = nodes[origin_id], nodes[target_id]
@@ -196,15 +251,42 @@ def _link_problems(link: list, workflow: dict, object_info: dict) -> list[str]:
 
 
 def to_prompt(workflow: dict, object_info: dict) -> dict:
-    """What the canvas queues: the API format of a workflow without canvas problems."""
-    origin = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    """What the canvas queues: the API format of a workflow without canvas problems. "7:12" is node 12 inside of 7."""
+    subgraphs = definitions(workflow)
+
+    def origin(link_id: int, graph: dict, outer: dict | None):
+        """Where a link's value comes from: [node id, slot], or the value of a subgraph's widget."""
+        _, node_id, slot, *_ = next(link for link in links_of(graph) if link[0] == link_id)
+        if node_id == GIVEN:
+            given = outer["inputs"][slot]
+            if given["link"] is not None:
+                return origin(given["link"], workflow, None)
+            widgets = [each["name"] for each in outer["inputs"] if "widget" in each]
+            return outer["widgets_values"][widgets.index(given["name"])]
+        node = next(node for node in graph["nodes"] if node["id"] == node_id)
+        if node["type"] in subgraphs:
+            inside = subgraphs[node["type"]]
+            (result,) = inside["outputs"][slot]["linkIds"]
+            return origin(result, inside, node)
+        return [path(node, outer), slot]
+
+    def path(node: dict, outer: dict | None) -> str:
+        return f"{outer['id']}:{node['id']}" if outer else str(node["id"])
+
     prompt = {}
-    for node in graph_nodes(workflow):
-        inputs = {input.name: value for input, value, _ in _widget_values(node, object_info[node["type"]])}
-        for slot in node.get("inputs", []):
-            if slot.get("link") is not None:
-                inputs[slot["name"]] = origin[slot["link"]]
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+
+    def add(graph: dict, outer: dict | None) -> None:
+        for node in graph["nodes"]:
+            if node["type"] in subgraphs:
+                add(subgraphs[node["type"]], node)
+            elif node["type"] not in NOTES:
+                inputs = {input.name: value for input, value, _ in _widget_values(node, object_info[node["type"]])}
+                for slot in node.get("inputs", []):
+                    if slot.get("link") is not None:
+                        inputs[slot["name"]] = origin(slot["link"], graph, outer)
+                prompt[path(node, outer)] = {"class_type": node["type"], "inputs": inputs}
+
+    add(workflow, None)
     return prompt
 
 

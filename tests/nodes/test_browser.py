@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(find_browser() is None, reason="Chromium not found: install it, or name it with CHROMIUM"),
     pytest.mark.long,
 ]
-TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
+TEMPLATES = sorted((ROOT / "example_workflows").glob("*.json"))
 OURS = sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md"))
 
 each_template = pytest.mark.parametrize("file", TEMPLATES, ids=[file.stem for file in TEMPLATES])

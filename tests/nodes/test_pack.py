@@ -38,9 +38,22 @@ def published(tmp_path_factory) -> Path:
 def test_what_is_left_out_and_what_is_not(published):
     names = {path.relative_to(published).parts[0] for path in published.rglob("*") if path.is_file()}
     assert not names & {"tests", "benchmarks", "docs", ".github", ".ci", "Makefile"}
-    assert {"__init__.py", "nodes", "npnet_core", "trainer", "web", "locales", "workflows"} <= names
+    assert {
+        "__init__.py",
+        "nodes",
+        "npnet_core",
+        "trainer",
+        "web",
+        "locales",
+        "example_workflows",
+        "subgraphs",
+    } <= names
     assert {"LICENSE", "README.md", "CHANGELOG.md", "requirements.txt", "pyproject.toml", "icon.png"} <= names
-    assert len(list(published.glob("workflows/*.json"))) == len(list(published.glob("workflows/*.jpg"))) > 0
+    assert (
+        len(list(published.glob("example_workflows/*.json")))
+        == len(list(published.glob("example_workflows/*.jpg")))
+        > 0
+    )
     assert sum(path.stat().st_size for path in published.rglob("*") if path.is_file()) < 10 * 2**20
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import urllib.error
 from itertools import combinations
 from pathlib import Path
 
@@ -27,8 +28,9 @@ from tests.nodes.templates import (
 )
 
 PACK = "npnet-golden-noise"
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
-FILES = sorted(WORKFLOWS.glob("*.json"))
+ROOT = Path(__file__).resolve().parents[2]
+API = ROOT / "workflows" / "api"  # the same graphs for the queue
+FILES = sorted((ROOT / "example_workflows").glob("*.json"))
 SMALL = {
     "EmptyLatentImage": {"width": 128, "height": 128},
     "BasicScheduler": {"steps": 3},
@@ -62,7 +64,7 @@ def tiny_scorer(server, pack):
 
 
 def test_every_canvas_has_an_api_twin():
-    assert {file.name for file in WORKFLOWS.glob("api/*.json")} == {file.name for file in FILES}
+    assert {file.name for file in API.glob("*.json")} == {file.name for file in FILES}
 
 
 @each_template
@@ -75,7 +77,7 @@ def test_opens_clean(file, object_info):
 @each_template
 def test_api_twin_is_the_same_graph(file, object_info):
     workflow = read(file)
-    prompt = without_meta(read(file.parent / "api" / file.name))
+    prompt = without_meta(read(API / file.name))
     assert prompt == to_prompt(workflow, object_info)
     downloads = {model["name"] for model in models_of(workflow)}
     assert prompt_problems(prompt, object_info, downloads) == []
@@ -98,21 +100,24 @@ def test_says_which_pack_and_models_it_needs(file, object_info, server):
 
 @each_template
 def test_is_served_with_a_thumbnail(file, server):
-    assert file.stem in server.get("/workflow_templates")[PACK]
+    """And listed once, though ComfyUI looks into workflows/ too; what is not for it stays unserved."""
+    assert server.get("/workflow_templates")[PACK].count(file.stem) == 1
     assert server.get(f"/api/workflow_templates/{PACK}/{file.name}") == read(file)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        server.get(f"/api/workflow_templates/{PACK}/build.py")
     with Image.open(file.with_suffix(".jpg")) as thumbnail:
         thumbnail.verify()
 
 
 @each_template
 def test_runs_small(file, server, tiny_npnets, tiny_scorer):
-    run(server, read(file.parent / "api" / file.name), tiny_npnets, tiny_scorer, SMALL)
+    run(server, read(API / file.name), tiny_npnets, tiny_scorer, SMALL)
 
 
 @pytest.mark.long
 @each_template
 def test_runs_as_it_is(file, server, tiny_npnets, tiny_scorer):
-    run(server, read(file.parent / "api" / file.name), tiny_npnets, tiny_scorer, {})
+    run(server, read(API / file.name), tiny_npnets, tiny_scorer, {})
 
 
 def run(server, prompt: dict, tiny_npnets: dict[str, str], tiny_scorer: str, values: dict[str, dict]) -> None:

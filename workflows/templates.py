@@ -1,0 +1,360 @@
+"""The templates of this pack. Each is the layout of a graph that opens whole, at a scale at which it can be read."""
+
+from __future__ import annotations
+
+from workflows.graph import ModelFile, Node, Output, node
+from workflows.layout import Layout, column, group, row
+from workflows.parts import (
+    DREAMSHAPER,
+    DREAMSHAPER_NPNET,
+    HPS,
+    HUNYUAN_DIT,
+    HUNYUAN_NPNET,
+    OURS,
+    PICTURE,
+    SDXL,
+    SDXL_NPNET,
+    golden_noise,
+    hps_filter,
+    load_checkpoint,
+    load_npnet,
+    load_scorer,
+    negative_prompt,
+    next_seed,
+    no_prompt,
+    note,
+    positive_prompt,
+    prompt_text,
+    redenoise_pair,
+    sample_each,
+    square_latent,
+)
+
+
+def golden_noise_sdxl() -> Layout:
+    return custom_sampling(
+        SDXL,
+        SDXL_NPNET,
+        title="Golden noise for SDXL",
+        about="""
+One seed, twice: from ordinary noise, and from the **golden noise** that NPNet makes of it for your prompt
+before sampling begins. Everything else is the same.
+""",
+        expect="""
+A modest gain on average, not for every seed: the paper reports HPSv2 28.5 → 28.7 (× 100) on the prompts of
+Pick-a-Pic and 24.0 → 28.4 on those of GenEval. Compare several seeds of your own prompts. Any image size works,
+and so do other models of the SDXL family.
+""",
+        prompt="A red fox and a white owl reading a map by lantern light, snowy forest, storybook illustration",
+        sampler_name="euler",
+        scheduler="normal",
+        steps=30,
+        cfg=5.5,
+    )
+
+
+def golden_noise_dreamshaper_turbo() -> Layout:
+    return custom_sampling(
+        DREAMSHAPER,
+        DREAMSHAPER_NPNET,
+        title="Golden noise in four steps",
+        about="""
+DreamShaper XL v2 Turbo, one seed twice: from ordinary noise, and from the **golden noise** that this model's
+NPNet makes of it for your prompt before sampling begins.
+""",
+        expect="""
+A modest gain on average, not for every seed: the paper reports HPSv2 30.1 → 31.2 (× 100) on the prompts of
+GenEval. Four steps and cfg 3.5 are what the net was trained for; the author of the checkpoint suggests cfg 2
+and four to eight steps.
+""",
+        prompt="Portrait of an old lighthouse keeper in a yellow raincoat, stormy sea behind him, oil painting",
+        sampler_name="dpmpp_sde",
+        scheduler="karras",
+        steps=4,
+        cfg=3.5,
+    )
+
+
+def golden_noise_hunyuan_dit() -> Layout:
+    return custom_sampling(
+        HUNYUAN_DIT,
+        HUNYUAN_NPNET,
+        title="Golden noise for HunyuanDiT",
+        about="""
+One seed, twice: from ordinary noise, and from the **golden noise** that this model's NPNet makes of it for your
+prompt before sampling begins. Prompts may be English or Chinese.
+""",
+        expect="""
+A modest gain on average, not for every seed: the paper reports HPSv2 27.8 → 30.7 (× 100) on the prompts of
+GenEval, with a net that saw only 600 noise pairs of this model. Of the prompt the net reads BERT's first 77
+tokens.
+""",
+        prompt="Two cranes above a river in autumn mist, a small wooden boat below, Chinese ink painting",
+        sampler_name="euler",
+        scheduler="normal",
+        steps=30,
+        cfg=5.0,
+    )
+
+
+def golden_noise_ksampler() -> Layout:
+    checkpoint, npnet = load_checkpoint(SDXL), load_npnet(SDXL_NPNET)
+    positive = positive_prompt(
+        checkpoint["CLIP"], "A glass teapot with a tiny garden inside, morning sun on a wooden table"
+    )
+    negative = negative_prompt(checkpoint["CLIP"])
+    latent = square_latent()
+    patched = node(
+        "NPNetModelPatch", model=checkpoint["MODEL"], npnet=npnet, strength=1.0, long_prompt="truncate", color=OURS
+    )
+    seed = node("PrimitiveInt", value=0, control_after_generate="increment", title="Seed of both")
+
+    def sample(model: Node | Output, title: str) -> tuple[Node, Node]:
+        samples = node(
+            "KSampler",
+            model=model,
+            positive=positive,
+            negative=negative,
+            latent_image=latent,
+            seed=seed,
+            steps=30,
+            cfg=5.5,
+            sampler_name="euler",
+            scheduler="normal",
+            denoise=1.0,
+            title=title,
+        )
+        return samples, node("VAEDecode", samples=samples, vae=checkpoint["VAE"])
+
+    ordinary, ordinary_image = sample(checkpoint["MODEL"], "From ordinary noise")
+    golden, golden_image = sample(patched, "From golden noise")
+    return row(
+        column(group("Models", checkpoint, npnet), group("Prompt", positive, negative)),
+        column(group("Size and seed", latent, seed), patched),
+        column(
+            note(
+                "Golden noise for the KSampler",
+                """
+*NPNet Golden Noise (Model)* patches the model: every sampler that uses it starts from the **golden noise** for
+its own positive prompt. Both samplers here get one seed; keep their other settings equal.
+""",
+                """
+A modest gain on average, not for every seed. Where sampling does not start from noise (img2img, a second stage)
+it changes nothing. Use either this node or *NPNet Golden Noise*: together they apply the net twice.
+""",
+                SDXL,
+                SDXL_NPNET,
+            ),
+            row(
+                group("Sampling", ordinary, golden),
+                column(ordinary_image, save(ordinary_image, "ordinary")),
+                column(golden_image, save(golden_image, "golden")),
+            ),
+        ),
+    )
+
+
+def collect_pairs_sdxl() -> Layout:
+    checkpoint, scorer = load_checkpoint(SDXL), load_scorer(HPS)
+    prompt = prompt_text("A watercolour of two hedgehogs sharing a red umbrella")
+    positive = positive_prompt(checkpoint["CLIP"], prompt)
+    negative = no_prompt(positive)
+    latent, noise = square_latent(), next_seed()
+    sigmas = node("BasicScheduler", model=checkpoint["MODEL"], scheduler="normal", steps=10, denoise=1.0)
+    pair = redenoise_pair(checkpoint, positive, negative, noise, sigmas, latent)
+    images = sample_each(
+        {"source": pair["source"], "target": pair["target"]},
+        checkpoint=checkpoint,
+        positive=positive,
+        negative=negative,
+        latent=latent,
+        steps=10,
+    )
+    verdict = hps_filter(scorer, prompt, images["source"], images["target"], 90, noise_pair=pair["pair"])
+    saved = node(
+        "NPNetSavePair",
+        noise_pair=verdict["pair"],
+        prompt=prompt,
+        dataset="sdxl",
+        base_model="sd_xl_base_1.0",
+        sampling="euler, normal, 10 steps, cfg 5.5",
+        color=OURS,
+        box=(PICTURE[0], 100),
+    )
+    source, target = (
+        node("PreviewImage", images=images[side], title=f"From the {side} noise", box=PICTURE)
+        for side in ("source", "target")
+    )
+    return row(
+        column(group("Models", checkpoint, scorer), group("Prompt", prompt, positive, negative)),
+        group("A pair of noises", latent, noise, sigmas, pair),
+        column(
+            note(
+                "Collect noise pairs for SDXL",
+                """
+Stage I of the paper. *Re-denoise Pair* makes the target noise, both noises are sampled, *HPS Filter* asks which image
+suits the prompt better, *Save Noise Pair* appends the pair to the dataset `output/npd/sdxl`, kept or not.
+""",
+                """
+Queue many runs with many prompts: `npnet fit` reads the dataset and decides which pairs count. With HPSv2 the paper
+keeps about three of four. `npnet collect` does the same without ComfyUI, several times faster.
+""",
+                SDXL,
+                HPS,
+            ),
+            row(column(images, verdict), column(row(source, target), saved)),
+        ),
+    )
+
+
+def pick_best_of_n() -> Layout:
+    checkpoint, scorer = load_checkpoint(SDXL), load_scorer(HPS)
+    prompt = prompt_text("A paper boat on a puddle that mirrors a stormy sky, low angle photograph")
+    positive = positive_prompt(checkpoint["CLIP"], prompt)
+    negative = negative_prompt(checkpoint["CLIP"])
+    latent = node("EmptyLatentImage", width=1024, height=1024, batch_size=8, title="Eight images")
+    samples = node(
+        "KSampler",
+        model=checkpoint["MODEL"],
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
+        seed=0,
+        control_after_generate="increment",
+        steps=30,
+        cfg=5.5,
+        sampler_name="euler",
+        scheduler="normal",
+        denoise=1.0,
+    )
+    images = node("VAEDecode", samples=samples, vae=checkpoint["VAE"])
+    best = node(
+        "NPNetPickBest",
+        scorer=scorer,
+        images=images,
+        latents=samples,
+        prompt=prompt,
+        k=2,
+        color=OURS,
+        box=(PICTURE[0], 150),
+    )
+    return row(
+        column(group("Models", checkpoint, scorer), group("Prompt", prompt, positive, negative)),
+        group("Sampling", latent, samples, images),
+        column(
+            note(
+                "The best of eight",
+                """
+Eight images of one prompt; a preference model scores each, and the two best are saved. The scores are raw: neither
+averaged nor divided up over the batch.
+""",
+                """
+Scores compare images of one prompt only. Any preference model that *Load Preference Model* reads will do: HPSv2,
+PickScore, ImageReward, CLIPScore, the aesthetic predictor.
+""",
+                SDXL,
+                HPS,
+            ),
+            row(
+                best,
+                node("PreviewImage", images=images, title="All eight", box=PICTURE),
+                node("SaveImage", images=best, filename_prefix="npnet/best", title="The two best", box=PICTURE),
+            ),
+        ),
+    )
+
+
+def golden_noise_vs_redenoise() -> Layout:
+    checkpoint, npnet, scorer = load_checkpoint(SDXL), load_npnet(SDXL_NPNET), load_scorer(HPS)
+    prompt = prompt_text("A violinist made of autumn leaves playing on a stone bridge")
+    positive = positive_prompt(checkpoint["CLIP"], prompt)
+    negative = no_prompt(positive)
+    latent, noise = square_latent(), next_seed()
+    sigmas = node(
+        "BasicScheduler", model=checkpoint["MODEL"], scheduler="normal", steps=10, denoise=1.0, title="Of the pair"
+    )
+    pair = redenoise_pair(checkpoint, positive, negative, noise, sigmas, latent)
+    golden = golden_noise(npnet, noise, positive)
+    noises = {"ordinary": noise, "re-denoised": pair["target"], "golden": golden}
+    images = sample_each(
+        noises,
+        checkpoint=checkpoint,
+        positive=positive,
+        negative=negative,
+        latent=latent,
+    )
+    verdicts = [
+        hps_filter(scorer, prompt, images["ordinary"], images[name], 80, title=f"{name.capitalize()} against ordinary")
+        for name in ("re-denoised", "golden")
+    ]
+    return row(
+        column(group("Models", checkpoint, npnet, scorer), group("Prompt", prompt, positive, negative)),
+        column(latent, noise, sigmas, pair, golden),
+        column(
+            note(
+                "What NPNet learns, and what it learned",
+                """
+One seed, three times: from ordinary noise, from the noise that **re-denoising** makes of it (what NPNet is trained to
+predict, at three more evaluations of the model), and from NPNet's **golden noise**. Two filters score them.
+""",
+                """
+Neither wins every time. Compare many seeds before you judge: a single pair of pictures is no evidence.
+""",
+                SDXL,
+                SDXL_NPNET,
+                HPS,
+                room=290,
+            ),
+            row(images, *verdicts),
+            row(*(save(images[name], name, 210) for name in noises)),
+        ),
+    )
+
+
+TEMPLATES = [
+    golden_noise_sdxl,
+    golden_noise_ksampler,
+    golden_noise_dreamshaper_turbo,
+    golden_noise_hunyuan_dit,
+    collect_pairs_sdxl,
+    pick_best_of_n,
+    golden_noise_vs_redenoise,
+]
+
+
+def custom_sampling(
+    checkpoint_file: ModelFile,
+    npnet_file: ModelFile,
+    *,
+    title: str,
+    about: str,
+    expect: str,
+    prompt: str,
+    **sampling: str | float,
+) -> Layout:
+    """One noise in custom sampling, as it is and made golden."""
+    checkpoint, npnet = load_checkpoint(checkpoint_file), load_npnet(npnet_file)
+    positive, negative = positive_prompt(checkpoint["CLIP"], prompt), negative_prompt(checkpoint["CLIP"])
+    latent, ordinary = square_latent(), next_seed()
+    golden = golden_noise(npnet, ordinary, positive)
+    images = sample_each(
+        {"ordinary": ordinary, "golden": golden},
+        checkpoint=checkpoint,
+        positive=positive,
+        negative=negative,
+        latent=latent,
+        **sampling,
+    )
+    return row(
+        column(group("Models", checkpoint, npnet), group("Prompt", positive, negative)),
+        group("Size and noise", latent, ordinary, golden),
+        column(
+            note(title, about, expect, checkpoint_file, npnet_file),
+            row(images, save(images["ordinary"], "ordinary"), save(images["golden"], "golden")),
+        ),
+    )
+
+
+def save(images: Node | Output, name: str, room: int = PICTURE[1]) -> Node:
+    title, box = f"{name.capitalize()} noise", (PICTURE[0], room)
+    return node("SaveImage", images=images, filename_prefix=f"npnet/{name}", title=title, box=box)
