@@ -92,7 +92,7 @@ def test_a_process_that_fails_says_why_and_stops_the_other(tmp_path, capfd):
 def test_they_end_with_the_first_one_and_finish_what_they_have(tmp_path, number):
     script = (
         "import signal, sys\n"
-        "from tests.test_workers import in_parallel, wait_long\n"
+        "from tests.trainer.shapes.test_workers import in_parallel, wait_long\n"
         "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.default_int_handler)\n"
         "in_parallel(wait_long, sys.argv[1])"
     )
