@@ -6,9 +6,13 @@ from .dataset import NPNetSavePair
 from .golden import NPNetLoad, NPNetModelPatch, NPNetNoise
 from .preference import NPNetHPSFilter, NPNetPickBest, NPNetScorerLoad
 from .redenoise import NPNetRedenoisePair
+from .replacements import register_replacements
 
 
 class NPNetExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        await register_replacements()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             NPNetLoad,

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..npnet_core.errors import InputError
 from ..npnet_core.npd import Manifest, NPDWriter, dataset_folder
 from .redenoise import NoisePair, PairSocket
+from .versions import known, search_aliases
 
 
 class NPNetSavePair(io.ComfyNode):
@@ -22,15 +23,22 @@ class NPNetSavePair(io.ComfyNode):
             description="Appends noise pairs, kept and dropped ones alike, to a dataset in output/npd that npnet fit "
             "reads; which ones count is decided there.",
             is_output_node=True,
+            **search_aliases("save noise pair, noise prompt dataset, npd, training data, 噪声对, 数据集"),
             inputs=[
                 PairSocket.Input("noise_pair", tooltip="From HPS Filter, so that its scores are stored too."),
                 io.String.Input("prompt", multiline=True, default="", tooltip="The prompt the pair was made for."),
                 io.String.Input("dataset", default="pairs", tooltip="The dataset's name: a folder in output/npd."),
-                io.String.Input("base_model", default="", tooltip="The base model's name, recorded with every pair."),
+                io.String.Input(
+                    "base_model",
+                    default="",
+                    tooltip="The base model's name, recorded with every pair.",
+                    **known(io.String.Input, advanced=True),
+                ),
                 io.String.Input(
                     "sampling",
                     default="",
                     tooltip="How the scored images were sampled, for example: euler, normal, 10 steps, cfg 5.5.",
+                    **known(io.String.Input, advanced=True),
                 ),
             ],
             outputs=[io.String.Output(display_name="report", tooltip="What is shown on the node.")],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import comfy.model_management
+import comfy.model_patcher
 import comfy.ops
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -19,6 +20,7 @@ from ..npnet_core.errors import InputError
 from ..npnet_core.golden import LONG_PROMPT, check_noise, check_strength, golden_noise
 from .conditioning import prompt_embeds
 from .folders import add_model_folder, fingerprint, list_files, model_path
+from .versions import known, search_aliases
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ add_model_folder(FOLDER, "npnets")  # other packs' users keep theirs in models/n
 NPNetSocket = io.Custom("NPNET")
 WRAPPER_KEY = "npnet"  # of the model patch among a model's OUTER_SAMPLE wrappers
 ACTIVATIONS = 200 * 2**20  # bytes, more than a pass needs beside the weights (benchmarks/apply.py prints it)
+NESTED = "A nested latent came, [batch, channels, height, width] was expected: golden noise is for images only."
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,7 @@ class LoadedNPNet:
     def check_noise(self, noise: Tensor) -> None:
         """Raise InputError for noise that this net cannot take."""
         if noise.is_nested:
-            raise InputError(
-                "A nested latent came, [batch, channels, height, width] was expected: golden noise is for images only."
-            )
+            raise InputError(NESTED)
         check_noise(noise, self.config.channels)
 
 
@@ -94,6 +95,8 @@ class GoldenStart:
 
     def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         guider = executor.class_obj
+        if len(kwargs.get("latent_shapes", ())) > 1:  # ComfyUI has packed them into one tensor
+            raise InputError(NESTED)
         self.npnet.check_noise(noise)
         if noise.any() and starts_from_noise(guider, sampler, sigmas, latent_image):  # all zero: add_noise is off
             if "positive" not in guider.conds:
@@ -134,6 +137,7 @@ LONG_PROMPT_INPUT = io.Combo.Input(
     default="truncate",
     tooltip="Prompts longer than 77 tokens. truncate: the first 77 count. average: the golden noises of all chunks, "
     "averaged. recurse: one chunk after the other. A U-Net reads every token whatever is chosen here.",
+    **known(io.Combo.Input, advanced=True),
 )
 
 
@@ -145,6 +149,7 @@ class NPNetLoad(io.ComfyNode):
             display_name="Load NPNet",
             category="NPNet",
             description="Loads an NPNet, the small network that turns noise and a prompt into golden noise.",
+            **search_aliases("load npnet, golden noise, noise prompt network, 黄金噪声"),
             inputs=[
                 io.Combo.Input(
                     "npnet_name",
@@ -163,9 +168,10 @@ class NPNetLoad(io.ComfyNode):
     def execute(cls, npnet_name: str) -> io.NodeOutput:
         offload_device = comfy.model_management.unet_offload_device()
         npnet = load_npnet(model_path(FOLDER, npnet_name), offload_device, comfy.ops.manual_cast)
-        return io.NodeOutput(
-            LoadedNPNet(ModelPatcher(npnet, comfy.model_management.get_torch_device(), offload_device))
-        )
+        # ComfyUI's dynamic one where that is on, so that the net pushes no other model out: read now, for main.py binds
+        # it anew, and only where it is there, from 0.12 on
+        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)
+        return io.NodeOutput(LoadedNPNet(patcher(npnet, comfy.model_management.get_torch_device(), offload_device)))
 
 
 class NPNetNoise(io.ComfyNode):
@@ -176,6 +182,7 @@ class NPNetNoise(io.ComfyNode):
             display_name="NPNet Golden Noise",
             category="NPNet",
             description="Turns a noise into the golden noise of a prompt, for SamplerCustomAdvanced.",
+            **search_aliases("golden noise, initial noise, better seed, noise prompt, 黄金噪声, 初始噪声, 种子"),
             inputs=[
                 NPNetSocket.Input("npnet", tooltip="From Load NPNet."),
                 io.Noise.Input("noise", tooltip="The source noise, usually RandomNoise; its seed is kept."),
@@ -203,6 +210,7 @@ class NPNetModelPatch(io.ComfyNode):
             category="NPNet",
             description="Lets every sampler that uses this model start from golden noise for its positive prompt. "
             "Where sampling does not start from noise (img2img, later stages) nothing changes.",
+            **search_aliases("golden noise, initial noise, better seed, ksampler noise, 黄金噪声, 初始噪声, 种子"),
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model, with or without LoRAs."),
                 NPNetSocket.Input("npnet", tooltip="From Load NPNet."),

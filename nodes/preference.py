@@ -19,6 +19,7 @@ from ..npnet_core.preference import KINDS, Scorer, load_scorer
 from ..npnet_core.selection import keep_pair, top_k
 from .folders import add_model_folder, fingerprint, list_files, model_path
 from .redenoise import NoisePair, PairSocket
+from .versions import search_aliases
 
 FOLDER = "preference"
 add_model_folder(FOLDER)
@@ -41,8 +42,9 @@ class LoadedScorer:
         progress = comfy.utils.ProgressBar(len(images))
         scores = []
         for batch in images.split(BATCH):
+            comfy.model_management.throw_exception_if_processing_interrupted()
             scores.append(self.scorer.score(batch, [prompt] * len(batch)))
-            progress.update(len(batch))  # also raises the user's interrupt
+            progress.update(len(batch))
         return torch.cat(scores)
 
 
@@ -54,6 +56,7 @@ class NPNetScorerLoad(io.ComfyNode):
             display_name="Load Preference Model",
             category="NPNet",
             description="Loads a model that scores how well an image suits a prompt, or how good it looks.",
+            **search_aliases("hps, pickscore, imagereward, aesthetic score, reward model, 偏好, 奖励模型, 美学评分"),
             inputs=[
                 io.Combo.Input(
                     "scorer_name",
@@ -83,6 +86,7 @@ class NPNetScorerLoad(io.ComfyNode):
             offload_device,
             tokenizer=os.path.join(os.path.dirname(comfy.sd1_clip.__file__), "sd1_tokenizer"),
         )
+        # never ComfyUI's dynamic one: these layers are moved whole, and for another dynamic model it would not give way
         patcher = ModelPatcher(scorer.model, comfy.model_management.get_torch_device(), offload_device)
         return io.NodeOutput(LoadedScorer(scorer, patcher))
 
@@ -97,6 +101,7 @@ class NPNetHPSFilter(io.ComfyNode):
             description="Scores the images of source and target noises and keeps each pair whose target is preferred: "
             "source + margin < target.",
             is_output_node=True,  # its report is worth having alone
+            **search_aliases("hps filter, preference, reward, compare images, noise pair, 偏好, 打分"),
             inputs=[
                 ScorerSocket.Input("scorer", tooltip="From Load Preference Model."),
                 io.String.Input("prompt", multiline=True, default="", tooltip="The prompt of all these images."),
@@ -195,6 +200,9 @@ class NPNetPickBest(io.ComfyNode):
             category="NPNet",
             description="Scores a batch of images and passes on the best ones.",
             is_output_node=True,  # its scores are worth having alone
+            **search_aliases(
+                "best of n, best seed, hps, preference, reward, rank images, score images, 择优, 打分, 种子"
+            ),
             inputs=[
                 ScorerSocket.Input("scorer", tooltip="From Load Preference Model."),
                 io.String.Input("prompt", multiline=True, default="", tooltip="The prompt of all these images."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import comfy.model_management
 import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
@@ -19,6 +20,7 @@ from ..npnet_core.errors import InputError
 from ..npnet_core.redenoise import INVERSIONS, INVERSIONS_HELP, Level, check_levels, evaluations, redenoise
 from .conditioning import base_family
 from .golden import WRAPPER_KEY
+from .versions import known, search_aliases
 
 PairSocket = io.Custom("NOISE_PAIR")
 
@@ -144,9 +146,10 @@ def redenoise_pair(
 
         def denoise(x: Tensor, level: Level, cfg: float) -> Tensor:
             nonlocal done
+            comfy.model_management.throw_exception_if_processing_interrupted()
             guider.set_cfg(cfg)
             denoised = model_k(x, x.new_full((len(x),), level.t), **extra_args)
-            preview(done, denoised, x, total)  # also raises the user's interrupt
+            preview(done, denoised, x, total)
             done += 1
             return denoised
 
@@ -157,7 +160,7 @@ def redenoise_pair(
         return target
 
     sampler = comfy.samplers.KSAMPLER(sampler_function)
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    samples = fixed_empty(model, latent)
     source = noise.generate_noise({**latent, "samples": samples})
     if not source.any():
         raise InputError("All-zero noise came, which has no better noise beside it: connect RandomNoise.")
@@ -182,6 +185,13 @@ def redenoise_pair(
     )
 
 
+def fixed_empty(model: ModelPatcher, latent: dict) -> Tensor:
+    """The samples of a LATENT, an empty one brought into the model's shape as the samplers do it."""
+    ratios = {name: latent.get(name) for name in ("downscale_ratio_spacial", "downscale_ratio_temporal")}
+    fix = comfy.sample.fix_empty_latent_channels
+    return fix(model, latent["samples"], **known(fix, **ratios))
+
+
 class NPNetRedenoisePair(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -192,6 +202,7 @@ class NPNetRedenoisePair(io.ComfyNode):
             category="NPNet",
             description="Makes the target noise of a source noise: one denoising step with strong guidance, one "
             "inversion step back with weak guidance. Sample both to see whether the target suits the prompt better.",
+            **search_aliases("re-denoising, ddim inversion, unsampling, noise pair, golden noise, 反演"),
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model that both noises will be sampled with."),
                 io.Conditioning.Input("positive", tooltip="The prompt."),
@@ -209,12 +220,20 @@ class NPNetRedenoisePair(io.ComfyNode):
                 io.Latent.Input("latent_image", tooltip="The latent that both noises will be sampled with."),
                 io.Float.Input("cfg", default=5.5, tooltip="Guidance of the denoising step.", **guidance),
                 io.Float.Input("inversion_cfg", default=1.0, tooltip="Guidance of the inversion step.", **guidance),
-                io.Int.Input("rounds", default=1, min=1, max=100, tooltip="How often the result is re-denoised again."),
+                io.Int.Input(
+                    "rounds",
+                    default=1,
+                    min=1,
+                    max=100,
+                    tooltip="How often the result is re-denoised again.",
+                    **known(io.Int.Input, advanced=True),
+                ),
                 io.Combo.Input(
                     "inversion",
                     options=list(INVERSIONS),
                     default="exact",
                     tooltip=INVERSIONS_HELP,
+                    **known(io.Combo.Input, advanced=True),
                 ),
                 io.Int.Input(
                     "depth",
@@ -224,6 +243,7 @@ class NPNetRedenoisePair(io.ComfyNode):
                     optional=True,  # graphs that were saved before there was a depth run as they did
                     tooltip="How many steps are taken down and back: 1 in the paper; with fixed-point, 2 or 3 make "
                     "targets that won more often in our measurements, at guidance 1 only.",
+                    **known(io.Int.Input, advanced=True),
                 ),
             ],
             outputs=[

@@ -17,6 +17,13 @@ from torch import Tensor, nn
 from .config import HEADS
 
 
+def zero_init(layer: nn.Module) -> nn.Module:
+    """The layer, its weights at zero. One that is about to be loaded may have none: ComfyUI's have none before."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 class SVD(NamedTuple):
     """x = u · diag(s) · vh, per image: [B, M, M], [B, M], [B, M, M], s falling."""
 

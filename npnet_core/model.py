@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .config import NPNetConfig
 from .errors import InputError
-from .layers import SVD, SingularValueBranch, TextTerm
+from .layers import SVD, SingularValueBranch, TextTerm, zero_init
 from .swin import Swin
 
 
@@ -68,9 +68,7 @@ class NPNet(nn.Module):
         self.svd_branch = self.text_term = self.residual_branch = None
         if config.svd_branch:
             self.svd_branch = SingularValueBranch(config.matrix_size, config.tile, config.fixed_signs, operations)
-            with torch.no_grad():  # Σ̃ = Σ
-                self.svd_branch.head[-1].weight.zero_()
-                self.svd_branch.head[-1].bias.zero_()
+            zero_init(self.svd_branch.head[-1])  # Σ̃ = Σ
         if config.text_term:
             self.text_term = TextTerm(config.channels, config.prompt_tokens, config.prompt_dim, operations)
             self.alpha = nn.Parameter(torch.zeros(1))

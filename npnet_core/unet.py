@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .config import HEAD_WIDTH, UNetConfig
 from .errors import InputError
+from .layers import zero_init
 
 PATCH = 2  # side, in latent pixels, of what is one pixel to the net
 
@@ -142,10 +143,7 @@ class UNet(nn.Module):
             Up(below, dim, config.blocks, prompt_dim, operations) for below, dim in pairwise(reversed(widths))
         )
         self.norm = operations.LayerNorm(widths[0])
-        self.last = Convolution(widths[0], patch, operations)
-        with torch.no_grad():
-            self.last.linear.weight.zero_()
-            self.last.linear.bias.zero_()
+        self.last = zero_init(Convolution(widths[0], patch, operations))
 
     def forward(self, noise: Tensor, prompt: Tensor) -> Tensor:
         """

@@ -203,6 +203,26 @@ def test_an_interrupt_while_scoring(call, scorer):
         nodes.interrupt_processing(False)
 
 
+def test_an_interrupt_stops_before_the_next_batch(call, pack, scorer):
+    """Also where no progress is shown, or so little that ComfyUI does not show it, for that is what used to stop."""
+    import nodes
+
+    seen = []
+
+    def cancel(module, args, kwargs):
+        seen.append(len(kwargs.get("pixel_values", args[0] if args else None)))
+        nodes.interrupt_processing()
+
+    handle = scorer.scorer.model.clip.vision_model.register_forward_pre_hook(cancel, with_kwargs=True)
+    try:
+        with pytest.raises(InterruptProcessingException):
+            call("NPNetPickBest", scorer=scorer, prompt=PROMPT, images=pictures(20), k=1)
+    finally:
+        handle.remove()
+        nodes.interrupt_processing(False)
+    assert seen == [pack.nodes.preference.BATCH]
+
+
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
@@ -246,8 +266,9 @@ def test_a_wrong_kind_and_a_damaged_file_are_the_nodes_error(run_graph, pack, co
         return run_graph({"1": loader, "2": image, "3": pick})
 
     load(name)
-    with pytest.raises(NodeFailed, match="is not HPSv2 but PickScore or CLIPScore by its keys"):
+    with pytest.raises(NodeFailed, match="is not HPSv2 but PickScore or CLIPScore by its keys") as failed:
         load(name, "hpsv2")
+    assert failed.value.exception_type == "npnet_core.errors.InputError"  # before the sentence, in the error's window
     damaged = comfy_base / "models" / "preference" / "damaged.safetensors"
     damaged.write_bytes((comfy_base / "models" / "preference" / name).read_bytes()[:5000])
     with pytest.raises(NodeFailed, match="truncated or damaged"):

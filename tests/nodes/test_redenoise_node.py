@@ -267,6 +267,24 @@ def test_in_a_graph_with_progress_and_interrupt(run_graph):
     run_graph(graph())  # and the next run is well
 
 
+def test_an_empty_latent_has_the_size_that_the_samplers_give_it(call, pair_of, start_of):
+    """Since 2026 EmptyLatentImage says its ratio, and samplers bring it to that of the model, here 16."""
+    import comfy.latent_formats
+
+    class Coarse(comfy.latent_formats.SDXL):
+        spacial_downscale_ratio = 16
+
+    model = tiny_sdxl()
+    model.add_object_patch("latent_format", Coarse())
+    (latent,) = call("EmptyLatentImage", width=256, height=128, batch_size=1)
+    (noise,) = call("RandomNoise", noise_seed=7)
+    start = start_of(model, noise, latent)
+    source, target, pair = pair_of(model, latent)
+    assert pair.source.shape == start.shape
+    assert torch.equal(start_of(model, source, latent), start)
+    assert start_of(model, target, latent).shape == start.shape
+
+
 @pytest.mark.parametrize(
     ("sigmas", "words"),
     [

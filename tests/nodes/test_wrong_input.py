@@ -149,6 +149,16 @@ def test_nested_latents(refused, npnet):
     refused("A nested latent came", guider.sample, noise, noise, sampler, torch.tensor([14.7, 0.0]))
 
 
+def test_nested_latents_that_comfyui_packs(refused, npnet):
+    """Picture and sound in one latent: guiders pack them into one row before a model's wrappers see them."""
+    nested = pytest.importorskip("comfy.nested_tensor", reason="this ComfyUI packs no latents")
+    samples = nested.NestedTensor([torch.zeros(1, 4, 12, 10), torch.zeros(1, 4, 8, 8)])
+    (model,) = call("NPNetModelPatch", model=tiny_sdxl(), npnet=npnet, **GOLDEN)
+    refused("A nested latent came", ksample, model, POSITIVE, NEGATIVE, {"samples": samples})
+    (noise,) = call("RandomNoise", noise_seed=SEED)
+    refused("A nested latent came", golden_node(npnet, noise=noise).generate_noise, {"samples": samples})
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_noise_that_is_not_finite(refused, npnet, value):
     noise = torch.randn(2, 4, 12, 10)

@@ -5,7 +5,11 @@ They are built below the checkpoint loader, which recognises a model by its publ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import comfy.model_management
+import comfy.ops
 import comfy.sd
 import comfy.supported_models
 import torch
@@ -42,6 +46,20 @@ HUNYUAN_DIT = {
 }
 
 
+@contextmanager
+def with_weights() -> Iterator[None]:
+    """Layers of comfy.ops have weights from the start; with dynamic memory on they would wait for a file's."""
+    memory = getattr(comfy, "memory_management", None)
+    if memory is None or not memory.aimdo_enabled:
+        yield
+        return
+    memory.aimdo_enabled = False
+    try:
+        yield
+    finally:
+        memory.aimdo_enabled = True
+
+
 def seed_parameters(module: torch.nn.Module, seed: int, gain: float) -> None:
     """Fill every parameter: comfy.ops leaves them uninitialised, and a zeroed last layer would hide guidance."""
     generator = torch.Generator().manual_seed(seed)
@@ -63,6 +81,7 @@ def _patcher(model: BaseModel, seed: int) -> ModelPatcher:
     )
 
 
+@with_weights()
 def tiny_sdxl(seed: int = 0, model_type: ModelType = ModelType.EPS) -> ModelPatcher:
     """MODEL: SDXL's UNet, latents and conditioning (2048 wide, pooled 1280) with 2.4 M parameters.
 
@@ -74,6 +93,7 @@ def tiny_sdxl(seed: int = 0, model_type: ModelType = ModelType.EPS) -> ModelPatc
     return _patcher(SDXL(config, model_type=model_type, device="cpu"), seed)
 
 
+@with_weights()
 def tiny_hunyuan_dit(seed: int = 0) -> ModelPatcher:
     """MODEL: HunyuanDiT 1.2's transformer, 64 wide and 4 blocks deep, reading BERT (1024) and mT5 (2048)."""
     config = comfy.supported_models.HunyuanDiT(HUNYUAN_DIT)
@@ -83,6 +103,7 @@ def tiny_hunyuan_dit(seed: int = 0) -> ModelPatcher:
 
 def tiny_vae(seed: int = 0) -> comfy.sd.VAE:
     """VAE: TAESD with random weights, 8 pixels to a latent cell, 4 channels."""
-    taesd = TAESD(latent_channels=4)
+    with with_weights():
+        taesd = TAESD(latent_channels=4)
     seed_parameters(taesd, seed, gain=1.0)
     return comfy.sd.VAE(sd=taesd.state_dict())

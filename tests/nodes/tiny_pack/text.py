@@ -13,7 +13,7 @@ from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
 from comfy.supported_models_base import ClipTarget
 from comfy.text_encoders.hydit import HyditModel, HyditTokenizer
 
-from .models import seed_parameters
+from .models import seed_parameters, with_weights
 
 WIDTH = 32  # inside the encoder; its output has the real width
 
@@ -93,6 +93,7 @@ def _mt5_vocabulary() -> torch.Tensor:
     return torch.frombuffer(bytearray(model.getvalue()), dtype=torch.uint8)
 
 
+@with_weights()
 def _clip(tokenizer, text_model, seed: int, tokenizer_data=None) -> comfy.sd.CLIP:
     clip = comfy.sd.CLIP(
         ClipTarget(tokenizer, text_model),
