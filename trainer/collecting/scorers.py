@@ -14,6 +14,7 @@ from npnet_core.errors import InputError
 from npnet_core.preference import KINDS, Scorer, load_scorer
 from npnet_core.preference.files import find_weights
 from trainer.bases import Base
+from trainer.data.paths import expanded
 
 HELP = f"preference models: KIND or KIND=FILE, any number of them, or none; kinds: {', '.join(KINDS)}"
 
@@ -39,7 +40,7 @@ def scorer_files(names: Sequence[str]) -> dict[str, str | None]:
     """Kind → file, or None where only the kind was named.
 
     Raises:
-        InputError: for a kind that does not exist, or one named twice.
+        InputError: for a kind that does not exist, one named twice, or what is no path.
     """
     if tuple(names) == ("none",):
         return {}
@@ -49,7 +50,7 @@ def scorer_files(names: Sequence[str]) -> dict[str, str | None]:
             raise InputError(f"There is no preference model {kind}: choose some of {', '.join(KINDS)}, or none.")
         if kind in files:
             raise InputError(f"Scorer {kind} was named twice: scores are stored by kind, so name each once.")
-        files[kind] = path or None
+        files[kind] = expanded(path) or None
     return files
 
 

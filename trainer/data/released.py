@@ -24,6 +24,7 @@ from tqdm import tqdm
 from npnet_core.errors import InputError
 from npnet_core.hidden import hidden
 from npnet_core.npd import MALFORMED, NPDWriter
+from trainer.data.textfile import read_text
 
 log = logging.getLogger(__name__)
 
@@ -115,16 +116,18 @@ def read_lines(path: Path, scorers: Sequence[str]) -> list[Line]:
     if not path.is_file():
         raise InputError(f"There is no file {path}: name the file of JSON lines that was written with the pairs.")
     lines: set[tuple] = set()
-    try:
-        for text in filter(str.strip, path.read_text(encoding="utf-8").split("\n")):
+    for number, text in enumerate(read_text(path, "The file of captions").split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
             row = json.loads(text)
             pairs = zip(map(float, row["original_score_list"]), map(float, row["optimized_score_list"]), strict=True)
             lines.add((int(row["index"]), int(row["seed"]), str(row["caption"]), tuple(pairs)))
-    except MALFORMED as error:
-        raise InputError(
-            f"{path} does not hold lines of JSON with index, seed, caption, original_score_list and "
-            f"optimized_score_list ({error}): name the file that was written with the pairs."
-        ) from error
+        except MALFORMED as error:
+            raise InputError(
+                f"{path} does not hold lines of JSON with index, seed, caption, original_score_list and "
+                f"optimized_score_list (line {number}: {error}): name the file that was written with the pairs."
+            ) from error
     if not lines:
         raise InputError(f"{path} is empty: name the file of JSON lines that was written with the pairs.")
     counts = {len(pairs) for *_, pairs in lines}

@@ -158,6 +158,7 @@ def test_scores_that_say_nothing_are_left_out(tmp_path, caplog):
         ("{'index': 1}\n", "does not hold lines of JSON"),
         ('{"index": 1}\n', "does not hold lines of JSON with index, seed, caption"),
         (write_line(0, original_score_list=[0.1, 0.2]), "does not hold lines of JSON"),
+        (write_line(0) + "\n" + '{"index": 1}\n', r"\(line 3: 'original_score_list'\)"),
         (write_line(0, original_score_list=[1, 2], optimized_score_list=[1, 2]), "has 2 scores per image and 1 were"),
     ],
 )
