@@ -45,6 +45,8 @@ UNUSED = {
 
 # Swin's buffers, which timm before 0.9.6 saves too: they follow from its sizes.
 COMPUTED = ("relative_position_index", "attn_mask")
+# Microsoft's Swin and timm before 0.9 end a stage with it, later ones begin one.
+DOWNSAMPLE = re.compile(r"(?<![^.])layers\.(\d+)\.downsample\.")
 
 # What DistributedDataParallel, torch.compile and a checkpoint's own dictionary put in front of a module's keys.
 WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|model|npnet)\.)+|(?<=\.)(?:(?:module|_orig_mod)\.)+")
@@ -128,7 +130,7 @@ def read_npnet(path: str | Path) -> NPNetFile:
     path = Path(path)
     tensors, metadata = read_tensors(path)
     if CONFIG not in metadata:
-        tensors = {WRAPPERS.sub("", key): value for key, value in tensors.items() if not key.endswith(COMPUTED)}
+        tensors = swin_of_today({WRAPPERS.sub("", key): value for key, value in tensors.items()})
     layout = _layout(path, tensors, metadata)
     if CONFIG in metadata:
         config = _config(path, metadata)
@@ -153,6 +155,21 @@ def read_npnet(path: str | Path) -> NPNetFile:
     # copied: the user may replace the file while the net lives
     tensors = {key: value.to(torch.float32, copy=True) for key, value in tensors.items()}
     return NPNetFile(layout, tensors, config, metadata, unused)
+
+
+def swin_of_today(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the keys that timm writes today, where a Swin among them was written by an earlier version, or
+    by Microsoft."""
+    shift = any(key.endswith("layers.0.downsample.reduction.weight") for key in tensors)
+    named = {}
+    for key, value in tensors.items():
+        if key.endswith(COMPUTED):
+            continue
+        if shift:
+            key = DOWNSAMPLE.sub(lambda stage: f"layers.{int(stage[1]) + 1}.downsample.", key)
+            key = re.sub(r"(?<![^.])head\.(weight|bias)$", r"head.fc.\1", key)
+        named[key] = value
+    return named
 
 
 def _layout(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:

@@ -139,6 +139,17 @@ def test_what_old_timm_computed_and_saved_is_ignored(tmp_path, small_published, 
     assert file.unused == 1000 * (768 + 1) + 4 * 256 + 1
 
 
+def test_a_swin_with_the_names_of_before_is_the_same(tmp_path, small_published):
+    """A stage ends with what it begins with today, and the classifier is one layer."""
+    expected = load_npnet(write_published(small_published, tmp_path, LAYOUTS[0]))
+    earlier = {
+        key.replace("layers.1.downsample", "layers.0.downsample").replace("swin.head.fc.", "swin.head."): value
+        for key, value in old_timm_s(small_published).items()
+    }
+    assert earlier.keys() & {"unet_embedding.swin.layers.0.downsample.norm.weight", "unet_embedding.swin.head.bias"}
+    assert same(load_npnet(write_published(earlier, tmp_path, LAYOUTS[0])), expected)
+
+
 def test_timm_s_own_swin_with_its_buffers_is_a_branch_of_a_net(tmp_path, small_published):
     """What timm saves today, plus buffers made persistent as they were, in the net that holds such a Swin."""
     timm = pytest.importorskip("timm")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from npnet_core.errors import InputError
 from npnet_core.whole import whole
+
+log = logging.getLogger(__name__)
 
 CHUNK = "npnet"
 
@@ -53,18 +56,20 @@ def write_image(path: Path, image: Tensor, about: dict) -> None:
 
 
 def read_image(path: str | Path) -> Tensor:
-    """[H, W, 3] in 0..1, fp32, of a picture of any kind: as its EXIF data turns it, 16 bits of grey as such.
+    """[H, W, 3] in 0..1, fp32, of a picture of any kind: as its EXIF data turns it, 16 bits of grey as such. EXIF data
+    that cannot be read turns nothing, with a warning.
 
     Raises:
         InputError: if it is missing, no picture, partly transparent, or of numbers whose range it does not say.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if not Path(path).is_file():
         raise InputError(f"There is no picture {path}: check its name.")
     try:
         with Image.open(path) as picture:
-            return _pixels(path, picture.format, ImageOps.exif_transpose(picture))
+            picture.load()
+            return _pixels(path, picture.format, _turned(path, picture))
     except InputError:
         raise
     # PIL's word for a damaged PNG is SyntaxError
@@ -72,6 +77,17 @@ def read_image(path: str | Path) -> Tensor:
         raise InputError(
             f"{path} is damaged or no picture ({error}): get it again, or delete it if npnet made it and run again."
         ) from error
+
+
+def _turned(path: str | Path, picture):
+    """The ``PIL.Image.Image`` as its EXIF data turns it."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception as error:  # a damaged block can break a parser anywhere, and the pixels are there already
+        log.warning("%s has EXIF data that cannot be read (%s): it is taken as it lies.", path, error)
+        return picture
 
 
 def _pixels(path: str | Path, file_format: str, picture) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from npnet_core.architectures import ARCHITECTURES, GoldenNet, new_net
-from npnet_core.checkpoint import COMPUTED, WRAPPERS, load_npnet
+from npnet_core.checkpoint import WRAPPERS, load_npnet, swin_of_today
 from npnet_core.config import MENDED, Config, NPNetConfig, UNetConfig
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
@@ -40,7 +39,6 @@ FURTHER = {
 }
 
 CLASSIFIER = "head."  # the prefix in an ImageNet file of what the net does not use
-DOWNSAMPLE = re.compile(r"^layers\.(\d+)\.downsample\.")
 
 
 def starting_net(
@@ -139,14 +137,7 @@ def load_imagenet_swin(npnet: GoldenNet, path: Path) -> None:
         raise InputError(f"{path} came for a net without residual branch, which has no Swin: leave one of the two out.")
     swin = npnet.residual_branch.swin
     tensors, _ = read_tensors(path)
-    tensors = {WRAPPERS.sub("", key): value.float() for key, value in tensors.items() if not key.endswith(COMPUTED)}
-    if any(
-        key.startswith("layers.0.downsample.") for key in tensors
-    ):  # Microsoft's end a stage with it, timm's begin one
-        tensors = {
-            DOWNSAMPLE.sub(lambda stage: f"layers.{int(stage[1]) + 1}.downsample.", key): value
-            for key, value in tensors.items()
-        }
+    tensors = swin_of_today({WRAPPERS.sub("", key): value.float() for key, value in tensors.items()})
     tensors = {key: value for key, value in tensors.items() if not key.startswith(CLASSIFIER)}
     patches = "patch_embed.proj.weight"  # a convolution there, a matrix here
     if patches in tensors:

@@ -59,5 +59,5 @@ def load_checkpoint(path: Path) -> dict:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """All of a run, oldest first."""
-    return sorted(folder.glob("[!.]*.pt"))
+    """All of a run, oldest first; a copy under another name is none."""
+    return sorted(path for path in folder.glob("*.pt") if path.stem.isdecimal())

@@ -87,6 +87,12 @@ def test_a_camera_s_picture_is_seen_upright(tmp_path, orientation, turn):
     assert same(tmp_path / "photo.png", np.ascontiguousarray(turn(RGB)) / 255)
 
 
+def test_damaged_exif_data_turns_nothing(tmp_path, caplog):
+    Image.fromarray(RGB).save(tmp_path / "photo.png", exif=b"Exif\0\0garbage")
+    assert same(tmp_path / "photo.png", RGB / 255)
+    assert "photo.png has EXIF data that cannot be read" in caplog.text
+
+
 def test_numbers_of_unknown_range_are_refused(tmp_path):
     Image.fromarray(np.full((6, 8), 3.5, np.float32)).save(tmp_path / "metres.tif")
     Image.fromarray(np.full((6, 8), 70_000, np.int32)).save(tmp_path / "micrometres.tif")
