@@ -4,6 +4,7 @@
 # make demo        the whole method on a tiny model that comes with the package; the page is build/demo/report.html
 # make fuzz        thousands of hostile inputs; the table of what became of them is then in build/fuzz.md
 # make bench       what things cost, a table each; bench-score makes the hpsv2 package's environment for two of them
+# make gpu         what only a card can tell: whether it computes the same, and ComfyUI's memory on it
 # make lint        ruff
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ HPSV2 ?= .venv-hpsv2
 HPSV2_BIN := $(HPSV2)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 COMFYUI_PATH ?= $(firstword $(patsubst %/comfy/cli_args.py,%,$(wildcard $(HOME)/ComfyUI/comfy/cli_args.py ../../comfy/cli_args.py)))
 
-.PHONY: test demo test-long fuzz test-hpsv2 bench bench-score lint clean
+.PHONY: test demo test-long fuzz test-hpsv2 bench bench-score gpu lint clean
 
 # torchvision is not ours: ComfyUI imports it, and tests compare against it
 $(VENV)/ready: pyproject.toml $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.txt)
@@ -47,6 +48,9 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	for table in apply redenoise collect fit evaluate; do $(BIN)/python -m benchmarks.$$table || exit 1; done
+
+gpu: $(VENV)/ready
+	COMFYUI_PATH="$(COMFYUI_PATH)" $(BIN)/python -m benchmarks.gpu
 
 $(HPSV2)/ready: pyproject.toml
 	$(PYTHON) -m venv $(HPSV2)
