@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from ..npnet_core.config import Config
@@ -16,13 +20,44 @@ FAMILY_NAMES = {
 FAMILY_BY_WIDTH = {2048: "sdxl", 768: "sd1", 1024: "sd2"}
 
 
-def prompt_embeds(conditioning: list, config: Config) -> Tensor:
-    """The prompt embedding that belongs to the start of sampling: [B or 1, T, D] for a net of this config.
+@dataclass(frozen=True)
+class Start:
+    """Where sampling starts, which decides what part of a conditioning acts there.
+
+    Args:
+        size: of the latent in cells, (height, width).
+        sigma: of the first step.
+        percent_to_sigma: the model's, share of sampling 0 … 1 → sigma.
+    """
+
+    size: tuple[int, ...]
+    sigma: float
+    percent_to_sigma: Callable[[float], float]
+
+
+def start_at(model_sampling, sigmas: Tensor, size: tuple[int, ...]) -> Start:
+    """The start of sampling with a model on a schedule."""
+    return Start(size, float(sigmas[0]), model_sampling.percent_to_sigma)
+
+
+def at_full_noise(size: tuple[int, ...]) -> Start:
+    """The start of a whole schedule, of whatever model: only what begins at 0 is active."""
+    return Start(size, 1.0, lambda percent: math.inf if percent <= 0 else 0.0)
+
+
+def positive_of(conds: dict[str, list]) -> list | None:
+    """The positive prompt among a guider's conditionings: ``positive``, else the first key that ends so, else None."""
+    names = ("positive", *(name for name in conds if name.endswith("positive")))
+    return next((conds[name] for name in names if name in conds), None)
+
+
+def prompt_embeds(conditioning: list, config: Config, start: Start) -> Tensor:
+    """The prompt embedding that belongs to the start of sampling: [B, T, D] for a net of this config.
 
     Raises:
         InputError: as :func:`starting_entry`, and if the embedding is another family's.
     """
-    entry = starting_entry(conditioning)
+    entry = starting_entry(conditioning, start)
     embeds, family = entry["cross_attn"], family_of(entry)
     expected = FAMILY_NAMES.get(config.family, config.family)
     if config.family in FAMILY_NAMES and family != config.family:
@@ -41,36 +76,43 @@ def prompt_embeds(conditioning: list, config: Config) -> Tensor:
     return embeds
 
 
-def base_family(conditioning: list) -> str:
+def base_family(conditioning: list, start: Start) -> str:
     """The family of the text encoder that made a conditioning; of an unknown one its width, as ``4096 wide``.
 
     Raises:
         InputError: as :func:`starting_entry`.
     """
-    entry = starting_entry(conditioning)
+    entry = starting_entry(conditioning, start)
     return family_of(entry) or f"{entry['cross_attn'].shape[2]} wide"
 
 
-def starting_entry(conditioning: list) -> dict:
-    """The one entry of a conditioning that stands for its prompt when sampling starts, embedding under ``cross_attn``.
+def starting_entry(conditioning: list, start: Start) -> dict:
+    """The one entry of a conditioning that stands for its prompt when sampling starts, embedding under ``cross_attn``:
+    the first that covers the whole picture, else the first.
 
     Args:
         conditioning: a CONDITIONING, ``[[tensor, options], …]``, or what a guider keeps of it,
             ``[{"cross_attn": tensor, …}, …]``.
 
     Raises:
-        InputError: if it is empty, or nothing of it with an embedding is active at the start.
+        InputError: if it is empty, or nothing of it with an embedding acts at the start.
     """
     entries = [{**c[1], "cross_attn": c[0]} if isinstance(c, (list, tuple)) else c for c in conditioning]
     if not entries:
         raise InputError("The conditioning is empty: connect a prompt that was encoded with CLIP Text Encode.")
-    entries = [entry for entry in entries if starts_at(entry) <= 0 < ends_at(entry)]
+    entries = [entry for entry in entries if is_active(entry, start)]
     if not entries:
         raise InputError(
             "No part of the conditioning is active when sampling starts: let one prompt's timestep range begin at 0."
         )
-    # of several prompts the first that covers the whole picture
-    entry = next((e for e in entries if e.get("area") is None and e.get("mask") is None), entries[0])
+    entries = [entry for entry in entries if has_effect(entry)]
+    if not entries:
+        raise InputError(
+            "Every prompt of the conditioning has strength 0 or an empty mask when sampling starts: give one of them a "
+            "strength above 0."
+        )
+    covering = [entry for entry in entries if covers(entry, start.size)]
+    entry = min(covering or entries, key=lambda entry: "default" in entry)  # which fills what the others leave
     embeds = entry.get("cross_attn")
     if embeds is None or embeds.ndim != 3 or embeds.numel() == 0:
         raise InputError(
@@ -79,14 +121,38 @@ def starting_entry(conditioning: list) -> dict:
     return entry
 
 
-def starts_at(entry: dict) -> float:
-    """The share of sampling, 0 … 1, at which a conditioning entry begins to act, hooks included."""
-    return max(entry.get("start_percent", 0.0), entry.get("clip_start_percent", 0.0))
+def is_active(entry: dict, start: Start) -> bool:
+    """Whether the timestep range of an entry, hooks on the text encoder included, holds the first step.
+
+    As ``calculate_start_end_timesteps`` and ``get_area_and_mult`` of comfy/samplers.py.
+    """
+    begin = max(entry.get("start_percent", 0.0), entry.get("clip_start_percent", 0.0))
+    end = min(entry.get("end_percent", 1.0), entry.get("clip_end_percent", 1.0))
+    return start.percent_to_sigma(end) <= start.sigma <= start.percent_to_sigma(begin)
 
 
-def ends_at(entry: dict) -> float:
-    """The share of sampling, 0 … 1, at which a conditioning entry stops acting, hooks included."""
-    return min(entry.get("end_percent", 1.0), entry.get("clip_end_percent", 1.0))
+def has_effect(entry: dict) -> bool:
+    """Whether an entry counts for anything, by its strength and mask."""
+    mask = entry.get("mask")
+    if mask is not None and (entry.get("mask_strength", 1.0) == 0 or not mask.any()):
+        return False
+    return entry.get("strength", 1.0) != 0
+
+
+def covers(entry: dict, size: tuple[int, ...]) -> bool:
+    """Whether an entry acts on every cell of a latent of this size, (height, width)."""
+    mask, area = entry.get("mask"), entry.get("area")
+    if mask is not None and not (mask > 0).all():
+        return False
+    if area is None:
+        return True
+    shares = area[0] == "percentage"
+    area = area[1:] if shares else area
+    sides, corner = area[: len(area) // 2], area[len(area) // 2 :]
+    cells = size[-len(sides) :]  # areas may be of the last dimensions only
+    if shares:  # rounded as in resolve_areas_and_cond_masks_multidim of comfy/samplers.py
+        sides, corner = ([round(a * n) for a, n in zip(part, cells, strict=False)] for part in (sides, corner))
+    return not any(corner) and all(side >= n for side, n in zip(sides, cells, strict=False))
 
 
 def family_of(entry: dict) -> str | None:

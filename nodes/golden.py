@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
@@ -18,8 +19,9 @@ from ..npnet_core.checkpoint import load_npnet
 from ..npnet_core.config import Config
 from ..npnet_core.errors import InputError
 from ..npnet_core.golden import LONG_PROMPT, check_noise, check_strength, golden_noise
-from .conditioning import prompt_embeds
+from .conditioning import at_full_noise, positive_of, prompt_embeds, start_at
 from .folders import add_model_folder, fingerprint, list_files, model_path
+from .notice import notify
 from .versions import known, search_aliases
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,8 @@ class LoadedNPNet:
         return self.patcher.model.config
 
     def golden_noise(self, noise: Tensor, prompt: Tensor, strength: float, long_prompt: str) -> Tensor:
-        """As :func:`npnet_core.golden.golden_noise`; also raises the user's interrupt."""
+        """As :func:`npnet_core.golden.golden_noise`, for a prompt of any batch; also raises the user's interrupt."""
+        prompt = comfy.utils.repeat_to_batch_size(prompt, len(noise))  # as sampling does
         comfy.model_management.throw_exception_if_processing_interrupted()
         comfy.model_management.load_models_gpu([self.patcher], memory_required=ACTIVATIONS)
         return golden_noise(
@@ -69,7 +72,7 @@ class GoldenNoise:
 
     npnet: LoadedNPNet
     source: object  # a NOISE
-    prompt: Tensor
+    conditioning: list
     strength: float
     long_prompt: str
 
@@ -82,7 +85,8 @@ class GoldenNoise:
         self.npnet.check_noise(noise)
         if not noise.any():
             return noise
-        return self.npnet.golden_noise(noise, self.prompt, self.strength, self.long_prompt)
+        prompt = prompt_embeds(self.conditioning, self.npnet.config, at_full_noise(noise.shape[2:]))
+        return self.npnet.golden_noise(noise, prompt, self.strength, self.long_prompt)
 
 
 @dataclass(frozen=True)
@@ -98,26 +102,28 @@ class GoldenStart:
         if len(kwargs.get("latent_shapes", ())) > 1:  # ComfyUI has packed them into one tensor
             raise InputError(NESTED)
         self.npnet.check_noise(noise)
-        if noise.any() and starts_from_noise(guider, sampler, sigmas, latent_image):  # all zero: add_noise is off
-            if "positive" not in guider.conds:
-                raise InputError(
-                    f"The guider has conditionings {', '.join(guider.conds)} and no positive one: use a guider with a "
-                    "positive prompt, or NPNet Golden Noise."
-                )
-            prompt = prompt_embeds(guider.conds["positive"], self.npnet.config)
-            noise = self.npnet.golden_noise(noise, prompt, self.strength, self.long_prompt)
-        else:
+        # the guider wraps its model only after this point
+        model_sampling = guider.model_patcher.get_model_object("model_sampling")
+        positive = positive_of(guider.conds)
+        if not (noise.any() and starts_from_noise(model_sampling, sampler, sigmas, latent_image)):
             log.info("NPNet: sampling does not start from noise here, so the noise is left as it is.")
+        elif positive is None:
+            notify(
+                f"NPNet: sampling has conditionings {', '.join(guider.conds)} and no positive one, so the noise is "
+                "left as it is: for golden noise, sample with a positive prompt."
+            )
+        else:
+            start = start_at(model_sampling, sigmas, noise.shape[2:])
+            prompt = prompt_embeds(positive, self.npnet.config, start)
+            noise = self.npnet.golden_noise(noise, prompt, self.strength, self.long_prompt)
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
-def starts_from_noise(guider, sampler, sigmas: Tensor, latent_image: Tensor) -> bool:
+def starts_from_noise(model_sampling, sampler, sigmas: Tensor, latent_image: Tensor) -> bool:
     """Whether nothing but noise is there at the first step: full noise level, or an empty latent.
 
     The empty latent counts by itself because the ``ddim_uniform`` schedule never begins at the highest sigma.
     """
-    # sampler.max_denoise wants the model as the guider wraps it, which happens only after this point
-    model_sampling = guider.model_patcher.get_model_object("model_sampling")
     model_wrap = SimpleNamespace(inner_model=SimpleNamespace(model_sampling=model_sampling))
     return sampler.max_denoise(model_wrap, sigmas) or not latent_image.any()
 
@@ -196,9 +202,8 @@ class NPNetNoise(io.ComfyNode):
     @classmethod
     def execute(cls, npnet: LoadedNPNet, noise, conditioning, strength: float, long_prompt: str) -> io.NodeOutput:
         check_strength(strength)
-        return io.NodeOutput(
-            GoldenNoise(npnet, noise, prompt_embeds(conditioning, npnet.config), strength, long_prompt)
-        )
+        prompt_embeds(conditioning, npnet.config, at_full_noise(()))  # refused here, not on the sampler
+        return io.NodeOutput(GoldenNoise(npnet, noise, conditioning, strength, long_prompt))
 
 
 class NPNetModelPatch(io.ComfyNode):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..npnet_core.errors import InputError
 from ..npnet_core.redenoise import INVERSIONS, INVERSIONS_HELP, Level, check_levels, evaluations, redenoise
-from .conditioning import base_family
+from .conditioning import base_family, start_at
 from .golden import WRAPPER_KEY
 from .versions import known, search_aliases
 
@@ -128,7 +128,6 @@ def redenoise_pair(
         depth: how many steps are taken down, and as many back.
         options: cfg, inversion_cfg, rounds and inversion of :func:`npnet_core.redenoise.redenoise`.
     """
-    family = base_family(positive)
     model_sampling = model.get_model_object("model_sampling")
     sigmas = sigmas[: depth + 1]
     levels = noise_levels(model_sampling, sigmas, options["inversion"], depth)
@@ -161,6 +160,7 @@ def redenoise_pair(
 
     sampler = comfy.samplers.KSAMPLER(sampler_function)
     samples = fixed_empty(model, latent)
+    family = base_family(positive, start_at(model_sampling, sigmas, samples.shape[2:]))
     source = noise.generate_noise({**latent, "samples": samples})
     if not source.any():
         raise InputError("All-zero noise came, which has no better noise beside it: connect RandomNoise.")

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import comfy.samplers
 import pytest
 import torch
+from comfy.model_base import ModelType
 from comfy.sampler_helpers import convert_cond
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from tests.nodes.conditionings import conditioning
 from tests.nodes.graphs import call
+from tests.nodes.tiny_pack.models import tiny_sdxl
 from tests.nodes.tiny_pack.text import tiny_hunyuan_clip, tiny_sdxl_clip
 
 SDXL = conditioning("sdxl", 1)
 OTHER = conditioning("sdxl", 2)
 REFINER = [[torch.randn(1, 77, 1280), {"pooled_output": torch.randn(1, 1280)}]]
+MODELS = {name: tiny_sdxl(model_type=ModelType[name]) for name in ("EPS", "FLOW", "EDM")}
 AURA_FLOW = [[torch.randn(1, 256, 2048), {"pooled_output": None}]]  # T5, as wide as SDXL's two CLIPs together
 
 
@@ -25,7 +33,12 @@ def prompt_embeds(pack):
         "sd2": config.NPNetConfig(family="sd2", prompt_dim=1024),
         "shapes": config.NPNetConfig(family="shapes", prompt_dim=768),
     }
-    return lambda cond, family="sdxl": pack.nodes.conditioning.prompt_embeds(cond, (config.PUBLISHED | own)[family])
+
+    def prompt_embeds(cond, family="sdxl", start=None):
+        start = start or pack.nodes.conditioning.at_full_noise((12, 10))
+        return pack.nodes.conditioning.prompt_embeds(cond, (config.PUBLISHED | own)[family], start)
+
+    return prompt_embeds
 
 
 @pytest.mark.parametrize(
@@ -85,6 +98,9 @@ def entry(cond: list, **options) -> list:
     return [cond[0][0], {**cond[0][1], **options}]
 
 
+HALF = torch.cat([torch.ones(1, 4, 8), torch.zeros(1, 4, 8)], 1)
+
+
 # a conditioning of SDXL and OTHER, of which SDXL counts
 @pytest.mark.parametrize(
     "cond",
@@ -96,14 +112,78 @@ def entry(cond: list, **options) -> list:
         [entry(SDXL, start_percent=0.0, end_percent=0.1), *OTHER],
         [entry(SDXL, start_percent=0.0, clip_start_percent=0.0, clip_end_percent=0.5), *OTHER],
         [entry(OTHER, area=(8, 8, 0, 0)), *SDXL],
-        [entry(OTHER, mask=torch.ones(1, 8, 8)), *SDXL],
+        [entry(OTHER, mask=HALF), *SDXL],
         [entry(SDXL, area=(8, 8, 0, 0)), entry(OTHER, area=(8, 8, 0, 8))],
         [entry(SDXL, area=(8, 8, 0, 0)), entry(OTHER, start_percent=0.2)],
+        # what covers everything is not partial
+        [entry(SDXL, mask=torch.ones(1, 8, 8)), *OTHER],
+        [entry(SDXL, mask=torch.full((1, 8, 8), 0.5), mask_strength=0.5), *OTHER],
+        [entry(SDXL, area=(12, 10, 0, 0)), *OTHER],
+        [entry(SDXL, area=(64, 64, 0, 0)), *OTHER],
+        [entry(SDXL, area=("percentage", 1.0, 1.0, 0.0, 0.0)), *OTHER],
+        [entry(OTHER, area=(12, 9, 0, 0)), *SDXL],
+        [entry(OTHER, area=(12, 10, 0, 1)), *SDXL],
+        [entry(OTHER, area=("percentage", 1.0, 0.5, 0.0, 0.0)), *SDXL],
+        [entry(OTHER, area=("percentage", 1.0, 1.0, 0.5, 0.0)), *SDXL],
+        # what has no effect does not count
+        [entry(OTHER, strength=0.0), *SDXL],
+        [entry(OTHER, mask=torch.ones(1, 8, 8), mask_strength=0.0), *SDXL],
+        [entry(OTHER, mask=torch.zeros(1, 8, 8)), *SDXL],
+        [entry(OTHER, strength=0.0), entry(SDXL, mask=HALF)],
+        # a default fills what the others leave
+        [entry(OTHER, default=True), *SDXL],
+        [entry(OTHER, mask=HALF), entry(SDXL, default=True)],
     ],
 )
 def test_the_entry_that_covers_the_picture_at_the_start_counts(prompt_embeds, cond):
     assert torch.equal(prompt_embeds(cond), SDXL[0][0])
     assert torch.equal(prompt_embeds(convert_cond(cond)), SDXL[0][0])  # as a guider keeps it
+
+
+shares = st.sampled_from([-0.1, 0.0, 0.05, 0.3, 0.5, 0.7, 1.0])
+areas = st.tuples(*[st.integers(1, 14)] * 2, *[st.sampled_from([0, 0, 1, 5])] * 2) | st.tuples(
+    st.just("percentage"), *[st.sampled_from([0.2, 0.5, 0.96, 1.0])] * 2, *[st.sampled_from([0.0, 0.04, 0.3])] * 2
+)
+masks = st.sampled_from([torch.ones(1, 96, 80), torch.zeros(1, 96, 80), HALF, torch.full((1, 8, 8), 0.1), HALF[0]])
+strengths = st.sampled_from([0.0, 0.5, 1.0])
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "start_percent": shares,
+        "end_percent": shares,
+        "clip": st.tuples(shares, shares),
+        "area": areas,
+        "mask": masks,
+        "strength": strengths,
+        "mask_strength": strengths,
+    },
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(options, st.sampled_from(["EPS", "FLOW", "EDM"]), st.sampled_from([0, 1, 4, 9]))
+@example({"end_percent": 0.0}, "FLOW", 0)  # acts at the first step: flow's share 0 is its highest sigma
+def test_who_acts_at_the_start_and_where_is_as_comfyui_weighs_it(pack, options, model_type, step):
+    """Against the weights that sampling's first step gives to an entry, from wherever on the schedule it starts."""
+    if clip := options.pop("clip", None):
+        options |= {"clip_start_percent": clip[0], "clip_end_percent": clip[1]}
+    model_sampling = MODELS[model_type].get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(model_sampling, "normal", 10)[step:]
+    x = torch.zeros(1, 4, 12, 10)
+    inner_model = SimpleNamespace(model_sampling=model_sampling)
+    conds = [{**options, "model_conds": {}, "uuid": 0}]
+    comfy.samplers.resolve_areas_and_cond_masks_multidim(conds, x.shape[2:], "cpu")
+    comfy.samplers.calculate_start_end_timesteps(inner_model, conds)
+    weighed = comfy.samplers.get_area_and_mult(conds[0], x, sigmas[:1])
+    ours, start = pack.nodes.conditioning, pack.nodes.conditioning.start_at(model_sampling, sigmas, x.shape[2:])
+    assert ours.is_active(options, start) == (weighed is not None)
+    if weighed is None:
+        return
+    # where an area lies outside of a mask, ComfyUI weighs it 0 though it is one
+    if "area" not in options or "mask" not in options:
+        assert ours.has_effect(options) == bool(weighed.mult.any())
+    if ours.has_effect(options):
+        assert ours.covers(options, x.shape[2:]) == (weighed.mult.shape == x.shape and bool((weighed.mult > 0).all()))
 
 
 @pytest.mark.parametrize(
@@ -112,6 +192,8 @@ def test_the_entry_that_covers_the_picture_at_the_start_counts(prompt_embeds, co
         ([], "The conditioning is empty"),
         ([entry(SDXL, start_percent=0.1)], "No part of the conditioning is active when sampling starts"),
         ([entry(SDXL, start_percent=0.0, end_percent=0.0)], "No part of the conditioning is active"),
+        ([entry(SDXL, strength=0.0)], "Every prompt of the conditioning has strength 0 or an empty mask"),
+        ([entry(SDXL, mask=torch.zeros(1, 8, 8))], "Every prompt of the conditioning has strength 0 or an empty mask"),
         ([[None, {}]], "no prompt embedding"),
         ([[torch.zeros(1, 0, 2048), {}]], "no prompt embedding"),
         ([[torch.zeros(0, 77, 2048), {}]], "no prompt embedding"),
@@ -122,6 +204,20 @@ def test_without_a_prompt_is_refused(prompt_embeds, pack, cond, words):
     for stored in (cond, convert_cond(cond)):
         with pytest.raises(pack.npnet_core.errors.InputError, match=words):
             prompt_embeds(stored)
+
+
+@pytest.mark.parametrize(
+    ("conds", "expected"),
+    [
+        ({"positive": SDXL, "negative": OTHER}, SDXL),
+        ({"xt_positive": SDXL, "xt_negative": OTHER, "yt_positive": OTHER}, SDXL),
+        ({"yt_positive": OTHER, "positive": SDXL}, SDXL),
+        ({"negative": OTHER, "positives": OTHER}, None),
+        ({}, None),
+    ],
+)
+def test_the_positive_prompt_of_a_guider(pack, conds, expected):
+    assert pack.nodes.conditioning.positive_of(conds) is expected
 
 
 @pytest.mark.parametrize(("came", "family"), [("sdxl", "sdxl"), ("hunyuan_dit", "hunyuan-dit")])

@@ -18,6 +18,8 @@ import latent_preview
 import pytest
 import torch
 from comfy.model_base import ModelType
+from comfy_execution.utils import CurrentNodeContext
+from server import PromptServer
 
 import nodes
 from tests.nodes.conditionings import conditioning
@@ -188,16 +190,46 @@ def test_guiders(patch, noise_node, guider):
     assert not torch.allclose(by_patch, sample(plain, tiny_sdxl()), atol=1e-3)
 
 
-def test_a_guider_without_a_positive_prompt_is_refused(patch):
-    class Unguided(comfy.samplers.CFGGuider):
-        def set_conds(self, cond):
-            self.inner_set_conds({"left": cond, "right": cond})
+class Named(comfy.samplers.CFGGuider):
+    """A guider that gives its prompts names of its own, as sampler packs do."""
 
-    guider = Unguided(patch(tiny_sdxl()))
-    guider.set_conds(POSITIVE)
+    def __init__(self, model, positive, negative, names):
+        super().__init__(model)
+        self.names = names
+        self.inner_set_conds(dict(zip(names, (positive, negative), strict=True)))
+        self.set_cfg(5.5)
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006  as in ComfyUI
+        positive, negative = (self.conds[name] for name in self.names)
+        return comfy.samplers.sampling_function(
+            self.inner_model, x, timestep, negative, positive, self.cfg, model_options=model_options, seed=seed
+        )
+
+
+@pytest.mark.parametrize("names", [("xt_positive", "xt_negative"), ("my positive", "positive negative")])
+def test_guiders_that_name_their_prompts_otherwise(patch, noise_node, names):
+    def sample(noise, model):
+        guider = Named(model, POSITIVE, NEGATIVE, names)
+        return custom_sample(noise, model, POSITIVE, NEGATIVE, empty(), guider=guider)
+
+    (plain,) = call("RandomNoise", noise_seed=SEED)
+    assert torch.equal(sample(plain, patch(tiny_sdxl())), sample(noise_node(POSITIVE), tiny_sdxl()))
+    assert torch.equal(sample(plain, tiny_sdxl()), custom_sample(plain, tiny_sdxl(), POSITIVE, NEGATIVE, empty()))
+
+
+def test_a_guider_without_a_positive_prompt_keeps_its_noise_and_says_so(patch, caplog, monkeypatch):
+    shown = []
+    monkeypatch.setattr(PromptServer.instance, "send_progress_text", lambda *what: shown.append(what))
+    model, seen = watched(patch(tiny_sdxl()))
+    guider = Named(model, POSITIVE, NEGATIVE, ("left", "right"))
     (noise,) = call("RandomNoise", noise_seed=SEED)
-    with pytest.raises(ValueError, match="conditionings left, right and no positive one"):
-        custom_sample(noise, guider.model_patcher, POSITIVE, NEGATIVE, empty(), guider=guider)
+    with caplog.at_level(logging.WARNING), CurrentNodeContext("prompt", "42"):
+        custom_sample(noise, model, POSITIVE, NEGATIVE, empty(), guider=guider)
+    assert torch.equal(seen[0], source_noise(empty()))
+    said = "NPNet: sampling has conditionings left, right and no positive one, so the noise is left as it is"
+    assert said in caplog.text
+    ((text, node_id),) = shown
+    assert (text.startswith(said), node_id) == (True, "42")
 
 
 # ---- batches, masks, prompts -----------------------------------------------------------------------------------------
@@ -207,6 +239,18 @@ def test_batches_are_their_images_one_by_one(acts):
     whole = acts(tiny_sdxl(), POSITIVE, NEGATIVE, empty(3))
     for i in range(3):
         alone = acts(tiny_sdxl(), POSITIVE, NEGATIVE, {**empty(), "batch_index": [i]})
+        torch.testing.assert_close(alone, whole[i : i + 1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("prompts", "images"), [(2, 1), (2, 3), (3, 3)])
+def test_prompts_of_another_batch_are_repeated_as_in_sampling(acts, prompts, images):
+    positive = conditioning("sdxl", 1, batch=prompts)
+    repeated = [[positive[0][0][torch.arange(images) % prompts], {}]]
+    whole = acts(tiny_sdxl(), positive, NEGATIVE, empty(images), repeated)
+    embeds, pooled = positive[0][0], positive[0][1]["pooled_output"]
+    for i in range(images):
+        prompt = [[embeds[[i % prompts]], {"pooled_output": pooled[[i % prompts]]}]]
+        alone = acts(tiny_sdxl(), prompt, NEGATIVE, {**empty(), "batch_index": [i]})
         torch.testing.assert_close(alone, whole[i : i + 1], rtol=1e-3, atol=1e-3)
 
 
@@ -223,11 +267,20 @@ def areas() -> list:
     return area
 
 
-def masked() -> list:
+def masked(rows: int = 6, cond: list = POSITIVE, strength: float = 1.0, set_cond_area: str = "mask bounds") -> list:
     mask = torch.zeros(1, 12, 10)
-    mask[:, :6] = 1
-    (cond,) = call("ConditioningSetMask", conditioning=POSITIVE, mask=mask, strength=1.0, set_cond_area="mask bounds")
-    return cond
+    mask[:, :rows] = 1
+    return call("ConditioningSetMask", conditioning=cond, mask=mask, strength=strength, set_cond_area=set_cond_area)[0]
+
+
+def percentage(cond: list, width: float) -> list:
+    return call(
+        "ConditioningSetAreaPercentage", conditioning=cond, width=width, height=1.0, x=0.0, y=0.0, strength=1.0
+    )[0]
+
+
+def of_strength(cond: list, strength: float) -> list:
+    return call("ConditioningSetAreaStrength", conditioning=cond, strength=strength)[0]
 
 
 def ranged(cond: list, start: float, end: float) -> list:
@@ -254,6 +307,16 @@ PROMPTS = {
     ),
     "combine": lambda: (combined(POSITIVE, OTHER), POSITIVE),
     "schedule": lambda: (combined(ranged(OTHER, 0.4, 1.0), ranged(POSITIVE, 0.0, 0.4)), POSITIVE),
+    "strength 0": lambda: (combined(of_strength(OTHER, 0.0), POSITIVE), POSITIVE),
+    "mask of strength 0": lambda: (combined(masked(12, OTHER, 0.0), POSITIVE), POSITIVE),
+    "empty mask": lambda: (combined(masked(0, OTHER, set_cond_area="default"), POSITIVE), POSITIVE),
+    "mask that covers everything": lambda: (combined(masked(12, strength=0.7), OTHER), POSITIVE),
+    "area that covers everything": lambda: (combined(percentage(POSITIVE, 1.0), OTHER), POSITIVE),
+    "area that does not": lambda: (combined(percentage(OTHER, 0.8), POSITIVE), POSITIVE),
+    "default that nothing is left for": lambda: (
+        call("ConditioningSetDefaultCombine", cond=POSITIVE, cond_DEFAULT=OTHER)[0][::-1],
+        POSITIVE,
+    ),
     "switched off": lambda: (combined(ranged(OTHER, 0.0, 0.0), POSITIVE), POSITIVE),
     "zeroed": lambda: (call("ConditioningZeroOut", conditioning=POSITIVE)[0], [[torch.zeros(1, 77, 2048), {}]]),
     "concat": lambda: (call("ConditioningConcat", conditioning_to=POSITIVE, conditioning_from=OTHER)[0], POSITIVE),
@@ -268,6 +331,14 @@ PROMPTS = {
 def test_prompts(acts, prompt):
     positive, expected = PROMPTS[prompt]()
     acts(tiny_sdxl(), positive, NEGATIVE, empty(2), expected)
+
+
+def test_a_schedule_that_begins_late_counts_from_there(patch, golden):
+    """At denoise 0.5 an empty latent is all noise, and the prompt of the first half is over."""
+    model, seen = watched(patch(tiny_sdxl()))
+    positive = combined(ranged(OTHER, 0.0, 0.4), ranged(POSITIVE, 0.4, 1.0))
+    ksample(model, positive, NEGATIVE, empty(), denoise=0.5)
+    torch.testing.assert_close(seen[0], golden(source_noise(empty()), POSITIVE), rtol=1e-5, atol=1e-5)
 
 
 def test_a_schedule_of_hooks(acts, comfy_base):

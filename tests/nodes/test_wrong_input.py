@@ -112,10 +112,10 @@ def test_no_prompt(refused, npnet):
     refused("No part of the conditioning is active", ksample, patched(npnet), late, NEGATIVE, empty())
 
 
-def test_a_batch_of_prompts_that_fits_no_batch_of_noise(refused, npnet):
-    two = conditioning("sdxl", batch=2)
-    refused("2 prompt embeddings came for 3 noises", golden_node(npnet, two).generate_noise, empty(3))
-    refused("2 prompt embeddings came for 3 noises", ksample, patched(npnet), two, NEGATIVE, empty(3))
+def test_every_prompt_switched_off(refused, npnet):
+    (off,) = call("ConditioningSetAreaStrength", conditioning=POSITIVE, strength=0.0)
+    refused("Every prompt of the conditioning has strength 0", golden_node, npnet, off)
+    refused("Every prompt of the conditioning has strength 0", ksample, patched(npnet), off, NEGATIVE, empty())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
