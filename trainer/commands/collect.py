@@ -45,7 +45,7 @@ class Options:
     scores: `npnet fit` selects.
     """
 
-    base: str = required("diffusers folder, single file or hub id of the base model")
+    base: str = required("diffusers folder, single file or hub id of the base model", path=True)
     prompts: Path = required("txt, csv, tsv, json, jsonl or parquet file, or a folder of them")
     out: Path = required("the dataset's folder")
     column: str | None = option(None, "of the prompts (default: prompt, prompts or caption)")
@@ -72,7 +72,9 @@ class Options:
     dry_run: bool = option(False, "make two batches, keep nothing, say how long all will take and how large it will be")
     device: str | None = option(None, "cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     precision: Literal["fp32", "fp16", "bf16"] | None = option(None, "of the base model (default: fp16 on a GPU)")
-    base_config: str | None = option(None, "for a single-file base model: a diffusers folder or hub id of its kind")
+    base_config: str | None = option(
+        None, "for a single-file base model: a diffusers folder or hub id of its kind", path=True
+    )
     lora: Path | None = option(None, "a LoRA to add to the base model")
 
     def __post_init__(self) -> None:

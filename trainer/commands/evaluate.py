@@ -53,7 +53,7 @@ class Options:
     computed because its weights are missing: the others are in the report, which names it.
     """
 
-    base: str = required("diffusers folder, single file or hub id of the base model")
+    base: str = required("diffusers folder, single file or hub id of the base model", path=True)
     prompts: Path = required("txt, csv, tsv, json, jsonl or parquet file, or a folder with one per category")
     out: Path = required("the evaluation's folder")
     npnet: tuple[str, ...] = option((), "FILE or NAME=FILE of nets; a file's own name is the default")
@@ -85,7 +85,9 @@ class Options:
     worker: str | None = option(None, "I/N: do part I of N, counted from 0 (torchrun says it by itself)")
     device: str | None = option(None, "cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     precision: Literal["fp32", "fp16", "bf16"] | None = option(None, "of the base model (default: fp16 on a GPU)")
-    base_config: str | None = option(None, "for a single-file base model: a diffusers folder or hub id of its kind")
+    base_config: str | None = option(
+        None, "for a single-file base model: a diffusers folder or hub id of its kind", path=True
+    )
     lora: Path | None = option(None, "a LoRA to add to the base model")
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ import typing
 from pathlib import Path
 
 from npnet_core.errors import InputError
+from trainer.data.paths import expanded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,14 +23,14 @@ else:
 T = typing.TypeVar("T")
 
 
-def option(default, help: str):
-    """A field that is a flag: ``--field-name``."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default, help: str, path: bool = False):
+    """A field that is a flag: ``--field-name``; ``path`` where a text may be one, as a Path is."""
+    return dataclasses.field(default=default, metadata={"help": help, "path": path})
 
 
-def required(help: str):
-    """A field that is a flag and has to be given, by flag or in the config file."""
-    return dataclasses.field(default=None, metadata={"help": help, "required": True})
+def required(help: str, path: bool = False):
+    """A field that is a flag and has to be given, by flag or in the config file; ``path`` as in :func:`option`."""
+    return dataclasses.field(default=None, metadata={"help": help, "path": path, "required": True})
 
 
 def argument(help: str):
@@ -46,8 +47,10 @@ def parse(options: type[T], command: str, argv: list[str]) -> T:
         command: its name, as in ``npnet NAME``.
         argv: what follows the name.
 
+    In a path ``~`` is the home folder, wherever it comes from.
+
     Raises:
-        InputError: for a config file that does not fit.
+        InputError: for a config file that does not fit, or what is no path.
         SystemExit: 0 after ``--help``, 2 for flags that do not fit.
     """
     hints = typing.get_type_hints(options)
@@ -70,8 +73,10 @@ def parse(options: type[T], command: str, argv: list[str]) -> T:
     given = vars(parser.parse_args(argv))
     config = given.pop("config", None)
     if config is not None:
-        given = {**_read_config(config, fields, hints), **given}
+        given = {**_read_config(_expanded(config), fields, hints), **given}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    paths = {name for name in given if fields[name].metadata.get("path") or _kind(hints[name])[0] is Path}
+    given = {name: _expanded(value) if name in paths else value for name, value in given.items()}
     missing = [name for name, field in fields.items() if field.metadata.get("required") and name not in given]
     if missing:
         parser.error(f"missing: {', '.join('--' + name.replace('_', '-') for name in missing)}")
@@ -90,6 +95,13 @@ def save_config(options, path: Path) -> None:
         value = [str(v) if isinstance(v, Path) else v for v in value] if isinstance(value, tuple) else value
         lines.append(f"{field.name} = {json.dumps(value, ensure_ascii=False)}\n")
     path.write_text("".join(lines), encoding="utf-8")
+
+
+def _expanded(value):
+    """A path, text or tuple of them, see :func:`trainer.data.paths.expanded`."""
+    if isinstance(value, tuple):
+        return tuple(map(_expanded, value))
+    return type(value)(expanded(str(value)))
 
 
 def _kind(hint) -> tuple[type, bool, tuple | None]:

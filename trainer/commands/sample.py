@@ -41,7 +41,7 @@ class Options:
     What made an image is in its PNG text chunk npnet.
     """
 
-    base: str = required("diffusers folder, single file or hub id of the base model")
+    base: str = required("diffusers folder, single file or hub id of the base model", path=True)
     npnet: tuple[str, ...] = required("FILE or NAME=FILE of one net or several")
     prompt: str = required("what the images should show")
     out: Path = option(Path("samples"), "folder for the images")
@@ -52,13 +52,15 @@ class Options:
     spacing: str | None = option(None, f"of the steps, one of {', '.join(SPACINGS)} (default: the base model's own)")
     cfg: float = option(5.5, "guidance scale")
     size: str | None = option(None, "WIDTHxHEIGHT in pixels (default: the control picture's, or the base model's own)")
-    controlnet: str | None = option(None, "a ControlNet for an SD or SDXL, folder or hub id")
+    controlnet: str | None = option(None, "a ControlNet for an SD or SDXL, folder or hub id", path=True)
     control: Path | None = option(None, "the picture for it, of the images' size")
 
     batch: int = option(4, "images at once")
     device: str | None = option(None, "cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
     precision: Literal["fp32", "fp16", "bf16"] | None = option(None, "of the base model (default: fp16 on a GPU)")
-    base_config: str | None = option(None, "for a single-file base model: a diffusers folder or hub id of its kind")
+    base_config: str | None = option(
+        None, "for a single-file base model: a diffusers folder or hub id of its kind", path=True
+    )
     lora: Path | None = option(None, "a LoRA to add to the base model")
 
     def __post_init__(self) -> None:

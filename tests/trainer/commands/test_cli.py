@@ -17,7 +17,9 @@ from npnet_core.config import NPNetConfig
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
 from tests.seeded import small_net
+from trainer.collecting.scorers import scorer_files
 from trainer.commands.cli import COMMANDS, main
+from trainer.commands.nets import name_npnets
 from trainer.commands.options import argument, option, parse, required, save_config
 
 
@@ -48,6 +50,52 @@ def test_the_resolved_config_reads_back(tmp_path):
     options = Options(Path("x"), 7, 1.5, True, "released", ('quo"te', "back\\slash"), "ü")
     save_config(options, tmp_path / "c.toml")
     assert parse(Options, "try", ["x", "--config", str(tmp_path / "c.toml")]) == options
+
+
+@dataclass(frozen=True)
+class Paths:
+    """A command that reads files.
+
+    npnet try --base ~/models
+    """
+
+    base: str = required("folder or hub id", path=True)
+    out: Path = option(Path("out"), "folder")
+    several: tuple[Path, ...] = option((), "files")
+    prompt: str = option("", "no path")
+
+
+def test_a_home_folder_is_meant_wherever_a_path_comes_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "c.toml").write_text('base = "~/sdxl"\nseveral = ["~/a", "b~"]\nprompt = "~/ is home"\n')
+    options = parse(Paths, "try", ["--config=~/c.toml", "--out=~/out"])
+    assert options == Paths(f"{tmp_path}/sdxl", tmp_path / "out", (tmp_path / "a", Path("b~")), "~/ is home")
+    assert parse(Paths, "try", ["--base", "stabilityai/sdxl"]).base == "stabilityai/sdxl"
+
+
+@pytest.mark.parametrize(
+    "lines", [r'base = "C:\new\tables"', 'base = "b"\nout = "C:\\temp"', 'base = "b"\nseveral = ["a", "C:\\bases"]']
+)
+def test_a_windows_path_in_double_quotes_is_none(tmp_path, lines):
+    (tmp_path / "c.toml").write_text(lines)
+    with pytest.raises(InputError, match=r"no path, it has a control character: .* in single quotes, or with /"):
+        parse(Paths, "try", ["--config", str(tmp_path / "c.toml")])
+
+
+def test_a_home_folder_is_meant_behind_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert name_npnets(["one=~/a.safetensors", "~/b.safetensors"]) == {
+        "one": tmp_path / "a.safetensors",
+        "b": tmp_path / "b.safetensors",
+    }
+    (tmp_path / "c=d.safetensors").touch()
+    assert name_npnets(["~/c=d.safetensors"]) == {"c=d": tmp_path / "c=d.safetensors"}
+    assert scorer_files(["hpsv2=~/hps.pt", "clipscore"]) == {"hpsv2": f"{tmp_path}/hps.pt", "clipscore": None}
+    for named in (name_npnets, scorer_files):
+        with pytest.raises(InputError, match="no path, it has a control character"):
+            named(["hpsv2=C:\temp"])
 
 
 @pytest.mark.parametrize(
