@@ -13,7 +13,6 @@ import typing
 from pathlib import Path
 
 from npnet_core.errors import InputError
-from trainer.data.paths import expanded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -99,6 +98,8 @@ def save_config(options, path: Path) -> None:
 
 def _expanded(value):
     """A path, text or tuple of them, see :func:`trainer.data.paths.expanded`."""
+    from trainer.data.paths import expanded
+
     if isinstance(value, tuple):
         return tuple(map(_expanded, value))
     return type(value)(expanded(str(value)))

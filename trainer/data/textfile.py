@@ -30,7 +30,7 @@ def read_text(path: Path, what: str) -> str:
         raise InputError(
             f"{what} {path} is not {name} (at byte {error.start}) in line {line}: save it as UTF-8."
         ) from error
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n\ufeff", "\n")  # a mark where files were joined
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise InputError(

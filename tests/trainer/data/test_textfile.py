@@ -27,6 +27,11 @@ def test_one_text_however_it_was_saved(tmp_path, encode, end):
     assert read_text(tmp_path / "a", "The file") == TEXT
 
 
+def test_the_mark_of_a_second_file_behind_a_first_goes_too(tmp_path):
+    (tmp_path / "a").write_bytes(2 * (codecs.BOM_UTF8 + b"a cat\r\n"))
+    assert read_text(tmp_path / "a", "The file") == "a cat\na cat\n"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
