@@ -29,7 +29,8 @@ from trainer import bases
 from trainer.bases import Base
 from trainer.data.pairs import epoch_order
 from trainer.evaluation.statistics import compare
-from trainer.fitting.training import lr_factor, squared_error
+from trainer.fitting.noise_pairs import squared_error
+from trainer.fitting.training import lr_factor
 from trainer.shapes import world
 from trainer.shapes.stages import PREFERENCE, RECIPE, SMALL_SWIN, World, load_world
 

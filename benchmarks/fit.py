@@ -28,9 +28,9 @@ from npnet_core.model import NPNet
 from npnet_core.npd import Manifest, NPDReader, NPDWriter
 from tests.tiny_pipelines import tiny_sdxl
 from trainer import bases
+from trainer.commands.fit import Options, run
 from trainer.data.batches import Batches, ahead
 from trainer.data.embeddings import Embeddings, store_embeddings
-from trainer.fitting.fit import Options, run
 from trainer.fitting.history import read_history
 
 from .timing import flops, row, seconds

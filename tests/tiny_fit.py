@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from npnet_core.npd import Manifest, NPDWriter
+from trainer.commands.fit import Options, run
 from trainer.data.embeddings import store_embeddings
-from trainer.fitting.fit import Options, run
 
 BASE = "a base model"  # named in the dataset, never loaded: the prompt embeddings are there
 TOKENS, DIM = 3, 8

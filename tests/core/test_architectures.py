@@ -21,11 +21,11 @@ from npnet_core.unet import Convolution, CrossAttention
 from tests.seeded import SMALL, Casting, difference
 from tests.tiny_fit import BASE, make_dataset, options
 from tests.trainer.fitting.test_fit import TORCHRUN, close, equal, finish, npnet_fit, stop_at, weights
+from trainer.commands.fit import run
 from trainer.commands.inspect import describe_npnet
 from trainer.commands.options import save_config
 from trainer.data.batches import Batches
 from trainer.data.embeddings import Embeddings
-from trainer.fitting.fit import run
 
 SMALL_UNET = {"resolution": 16, "prompt_tokens": 7, "prompt_dim": 12, "widths": (32, 64)}
 FIT = {"npnet": {}, "unet": {"arch": "unet", "widths": (32, 32)} | dict.fromkeys(

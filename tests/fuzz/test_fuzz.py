@@ -482,9 +482,8 @@ def test_names(tmp_path):
 
 def test_config_files(dataset, tmp_path):
     """What stands in a TOML file for `npnet fit` and `npnet collect`, up to the point where work would begin."""
-    from trainer.commands import collect
+    from trainer.commands import collect, fit
     from trainer.commands.options import parse
-    from trainer.fitting import fit
 
     def toml(value) -> str:
         return json.dumps(value, ensure_ascii=True) if not isinstance(value, float) else repr(value)
@@ -503,7 +502,7 @@ def test_config_files(dataset, tmp_path):
                 command.Options, "x", [*where, "--out", str(folder / "out"), "--config", str(folder / "c.toml")]
             )
             if command is fit:
-                fit.check_options(options)
+                fit.settings_from(options)
             else:
                 collect.recipe_from(options)
 

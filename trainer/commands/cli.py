@@ -10,8 +10,7 @@ import sys
 from npnet_core.errors import InputError
 from trainer.commands.options import parse
 
-# Each command's module has a frozen dataclass Options and run(options); only the one that is called is imported.
-MODULES = {"fit": "fitting.fit"}
+# Each is a module beside this one, with a frozen dataclass Options and run(options); only the one called is imported.
 COMMANDS = {
     "collect": "prompts → a noise prompt dataset",
     "inspect": "what an NPNet, preference model or dataset holds",
@@ -43,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"npnet: there is no command {name}\n{USAGE}", end="", file=sys.stderr)
         return 2
-    command = importlib.import_module("trainer." + MODULES.get(name, f"commands.{name}"))
+    command = importlib.import_module(f"trainer.commands.{name}")
     try:
         code = command.run(parse(command.Options, name, rest)) or 0
         sys.stdout.flush()

@@ -6,18 +6,12 @@ import argparse
 import dataclasses
 import difflib
 import inspect
-import json
-import sys
 import types
 import typing
 from pathlib import Path
 
 from npnet_core.errors import InputError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from trainer.data.toml import read_toml, write_toml
 
 T = typing.TypeVar("T")
 
@@ -84,16 +78,8 @@ def parse(options: type[T], command: str, argv: list[str]) -> T:
 
 def save_config(options, path: Path) -> None:
     """Write the resolved options as a TOML file that ``--config`` reads back; None values are left out."""
-    lines = []
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if value is None or field.metadata.get("positional"):
-            continue
-        value = str(value) if isinstance(value, Path) else value
-        # a JSON string, number, boolean or array of these is TOML too
-        value = [str(v) if isinstance(v, Path) else v for v in value] if isinstance(value, tuple) else value
-        lines.append(f"{field.name} = {json.dumps(value, ensure_ascii=False)}\n")
-    path.write_text("".join(lines), encoding="utf-8")
+    named = [field.name for field in dataclasses.fields(options) if not field.metadata.get("positional")]
+    write_toml({name: getattr(options, name) for name in named}, path)
 
 
 def _expanded(value):
@@ -133,14 +119,8 @@ def _flag(hint, field: dataclasses.Field) -> dict:
 
 
 def _read_config(path: Path, fields: dict, hints: dict) -> dict:
-    if not path.is_file():
-        raise InputError(f"There is no config file {path}: check the name given to --config.")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not TOML or not UTF-8, or numbers and lists without end
-        raise InputError(f"{path} is not TOML ({error}): write lines such as `steps = 10`.") from error
     result = {}
-    for name, value in values.items():
+    for name, value in read_toml(path).items():
         key = name.replace("-", "_")
         if key not in fields:
             close = difflib.get_close_matches(key, fields, n=1)

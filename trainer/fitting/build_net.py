@@ -6,81 +6,54 @@ import dataclasses
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 
 from npnet_core.architectures import ARCHITECTURES, GoldenNet, new_net
 from npnet_core.checkpoint import WRAPPERS, load_npnet, swin_of_today
-from npnet_core.config import MENDED, Config, NPNetConfig, UNetConfig
+from npnet_core.config import MENDED, Config, NPNetConfig
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
-from npnet_core.npd import NPDReader
 from npnet_core.tensorfile import check_tensors, read_tensors
-
-if TYPE_CHECKING:
-    from trainer.fitting.fit import Options
+from trainer.fitting.settings import NetSettings
 
 log = logging.getLogger(__name__)
-
-# Flags that shape a new net of each architecture, by their names in its config; None is what the config says.
-SHAPES = {
-    NPNetConfig.architecture: ("resolution", "swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window"),
-    UNetConfig.architecture: ("widths", "blocks"),
-}
-SHAPE = tuple(name for names in SHAPES.values() for name in names)
-
-# Further flags that not every architecture knows.
-FURTHER = {
-    NPNetConfig.architecture: ("without", "published_quirks", "swin_weights", "drop_path"),
-    UNetConfig.architecture: (),
-}
 
 CLASSIFIER = "head."  # the prefix in an ImageNet file of what the net does not use
 
 
-def starting_net(
-    options: Options, reader: NPDReader, indices: Sequence[int], prompt_shape: tuple[int, int]
-) -> GoldenNet:
-    """New or from --init, for these pairs and prompt embeddings of shape (T, D)."""
-    shapes = [reader.records[i].key.shape for i in indices]
-    channels = sorted({shape[0] for shape in shapes})
-    if len(channels) > 1:
-        raise InputError(
-            f"The pairs in {options.dataset} have {' and '.join(map(str, channels))} channels: a net takes one number "
-            "of them, so make a dataset for each."
-        )
-    tokens, dim = prompt_shape
-    given = {
-        "family": reader.manifest.base_family,
-        "channels": channels[0],
-        "prompt_tokens": tokens,
-        "prompt_dim": dim,
-    }
-    if options.drop_path is not None:
-        given["drop_path"] = options.drop_path
-    if options.init is not None:
-        return fine_tuned(options.init, given, options.seed)
-    given["resolution"] = common_resolution(shape[1:] for shape in shapes)
-    if architecture(options) == NPNetConfig.architecture:
+class NetInputs(NamedTuple):
+    """What a net is given, as the data decides; the names are those of a net's config."""
+
+    family: str
+    channels: int
+    resolution: int
+    prompt_tokens: int
+    prompt_dim: int
+
+
+def starting_net(settings: NetSettings, inputs: NetInputs, seed: int) -> GoldenNet:
+    """New, its weights drawn from ``seed``, or from ``settings.init``."""
+    given = inputs._asdict()
+    if settings.drop_path is not None:
+        given["drop_path"] = settings.drop_path
+    if settings.init is not None:
+        del given["resolution"]  # the file's own
+        return fine_tuned(settings.init, given, seed)
+    if settings.architecture == NPNetConfig.architecture:
         given |= {
-            "svd_branch": "svd" not in options.without,
-            "text_term": "text" not in options.without,
-            "residual_branch": "residual" not in options.without,
-            **({} if options.published_quirks else MENDED),
+            "svd_branch": "svd" not in settings.without,
+            "text_term": "text" not in settings.without,
+            "residual_branch": "residual" not in settings.without,
+            **({} if settings.published_quirks else MENDED),
         }
-    given |= {name: getattr(options, name) for name in SHAPE if getattr(options, name) is not None}
-    npnet = new_npnet(ARCHITECTURES[architecture(options)][0](**given), options.seed)
-    if options.swin_weights is not None:
-        load_imagenet_swin(npnet, options.swin_weights)
+    npnet = new_npnet(ARCHITECTURES[settings.architecture][0](**given | settings.shape), seed)
+    if settings.swin_weights is not None:
+        load_imagenet_swin(npnet, settings.swin_weights)
     return npnet
-
-
-def architecture(options: Options) -> str:
-    """The name of the architecture of a net that is not from --init."""
-    return options.arch or NPNetConfig.architecture
 
 
 def new_npnet(config: Config, seed: int) -> GoldenNet:

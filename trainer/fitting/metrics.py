@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -14,31 +14,36 @@ from torch import Tensor
 from trainer.distributed import Process
 
 
-class Seen(NamedTuple):
-    """What is kept of one batch: its pairs, and per pair the squared error of the net and of the identity."""
+class Losses(NamedTuple):
+    """Of one batch: its samples, and for each the loss of the net and of the identity."""
 
-    indices: list[int]
-    error: Tensor  # [B]
+    samples: list[int]
+    loss: Tensor  # [B]
     identity: Tensor  # [B]
+
+    def detached(self) -> Losses:
+        """Without the graph of the gradients."""
+        return self._replace(loss=self.loss.detach())
 
 
 class Meter:
-    """Errors and speed of the steps since the last row."""
+    """Losses and speed of the steps since the last row; ``metrics`` is the objective's."""
 
-    def __init__(self):
-        self._seen: list[Seen] = []
+    def __init__(self, metrics: Callable[[str, Tensor], dict[str, float]]):
+        self._metrics = metrics
+        self._losses: list[Losses] = []
         self._since = time.perf_counter()  # later by the length of every pause
 
-    def add(self, seen: list[Seen]) -> None:
-        self._seen += seen
+    def add(self, losses: list[Losses]) -> None:
+        self._losses += losses
 
     def row(self, process: Process) -> dict[str, float]:
-        """The figures of all processes together; the next row starts here."""
-        sums = process.sum(totals(self._seen))
+        """The metrics of all processes together; the next row starts here."""
+        sums = process.sum(totals(self._losses))
         now = time.perf_counter()
         speed = sums[2].item() / (now - self._since)
-        self._seen, self._since = [], now
-        return errors("train", sums) | {"samples_per_second": speed}
+        self._losses, self._since = [], now
+        return self._metrics("train", sums) | {"samples_per_second": speed}
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -48,13 +53,13 @@ class Meter:
         self._since += time.perf_counter() - start
 
 
-def totals(seen: Sequence[Seen]) -> Tensor:
-    """[3]: sum of the net's errors, sum of the identity's, number of pairs."""
+def totals(losses: Sequence[Losses]) -> Tensor:
+    """[3]: sum of the net's losses, sum of the identity's, number of samples."""
     return torch.tensor(
         [
-            sum(each.error.sum().item() for each in seen),
-            sum(each.identity.sum().item() for each in seen),
-            sum(len(each.error) for each in seen),
+            sum(each.loss.sum().item() for each in losses),
+            sum(each.identity.sum().item() for each in losses),
+            sum(len(each.loss) for each in losses),
         ],
         dtype=torch.float64,
     )

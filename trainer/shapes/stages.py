@@ -17,10 +17,10 @@ from trainer.collecting.manifest import manifest, open_dataset
 from trainer.collecting.recipe import Recipe
 from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.data.prompts import PromptRow
-from trainer.distributed import joined
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.sampling_settings import Setting
-from trainer.fitting import fit
+from trainer.fitting.fit import fit
+from trainer.fitting.settings import NetSettings, NoisePairs, Runtime, Settings, Training
 from trainer.shapes import WEIGHTS, world
 from trainer.shapes.scorer import ShapesScorer, load_scorers
 
@@ -117,26 +117,19 @@ def fit_net(
     shape: Mapping[str, object] = SMALL_SWIN,
     scorer: str = PREFERENCE,
     margin: float = 0.0,
-    **changes,
+    limit: int | None = None,
+    without: tuple[str, ...] = (),
 ) -> Path:
-    """Stage II; returns the net's file. ``shape``, of the net, and ``changes`` are fields of fit.Options."""
-    options = fit.Options(
-        dataset=dataset,
-        out=out,
-        scorer=(scorer,),
-        margin=(margin,),
-        lr=1e-3,
-        schedule="cosine",
-        warmup=20,
-        epochs=EPOCHS,
-        seed=seed,
-        device="cpu",
-        **shape,
-        **changes,
+    """Stage II; returns the net's file. ``shape`` are fields of NetSettings, and so is ``without``."""
+    return fit(
+        Settings(
+            out,
+            NoisePairs(dataset, scorer=(scorer,), margin=(margin,), limit=limit),
+            NetSettings(**shape, without=without),
+            Training(lr=1e-3, schedule="cosine", warmup=20, epochs=EPOCHS, seed=seed),
+            Runtime(device="cpu"),
+        )
     )
-    with joined("cpu") as process:
-        fit.fit_npnet(options, process)
-    return out / "npnet.safetensors"
 
 
 def fits(nets: Mapping[str, GoldenNet]) -> tuple[list[str], list[list[str]]]:

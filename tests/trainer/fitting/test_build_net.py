@@ -11,8 +11,8 @@ from npnet_core.config import MENDED, NPNetConfig
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
 from tests.tiny_fit import DIM, TOKENS, make_dataset, options
+from trainer.commands.fit import run
 from trainer.fitting.build_net import common_resolution, load_imagenet_swin, new_npnet
-from trainer.fitting.fit import run
 
 SMALL = {"swin_size": 32, "swin_dim": 16, "swin_depths": (2, 2), "swin_heads": (2, 4), "swin_window": 4}
 

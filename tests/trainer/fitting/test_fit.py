@@ -26,11 +26,11 @@ from npnet_core.npd import NPDReader
 from tests.tiny_fit import BASE, fit_tiny_npnet, make_dataset, options
 from tests.tiny_pipelines import tiny_sdxl
 from trainer.commands.cli import main
+from trainer.commands.fit import run
 from trainer.commands.options import save_config
 from trainer.data.embeddings import Embeddings
 from trainer.data.pairs import hold_out
 from trainer.fitting.checkpoints import checkpoints
-from trainer.fitting.fit import run
 from trainer.fitting.history import History, read_history
 from trainer.fitting.training import lr_factor, update_average
 

@@ -1,0 +1,46 @@
+"""One folder, one run: its settings are written down in OUT/fit.toml and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from npnet_core.errors import InputError
+from npnet_core.hidden import hidden
+from trainer.data.toml import as_toml, read_toml, write_toml
+from trainer.fitting.checkpoints import checkpoints
+from trainer.fitting.settings import FREE, NetSettings, NoisePairs, Runtime, Settings, Training
+
+CONFIG = "fit.toml"
+DEFAULTS = {  # of settings that an earlier version's file does not have
+    field.name: as_toml(field.default)
+    for kind in (NoisePairs, NetSettings, Training, Runtime)
+    for field in dataclasses.fields(kind)
+    if field.default is not dataclasses.MISSING
+}
+
+
+def check_folder(settings: Settings) -> None:
+    """Raise InputError if OUT holds something else than a run with these settings."""
+    out = settings.out
+    config = out / CONFIG
+    if not config.exists():
+        if out.exists() and (not out.is_dir() or any(not hidden(path.name) for path in out.iterdir())):
+            raise InputError(f"{out} holds other files and no run: choose a new or empty folder as --out.")
+        return
+    if not checkpoints(out / "checkpoints"):
+        return
+    ours = {name: as_toml(value) for name, value in settings.flat().items() if name not in FREE}
+    theirs = {name: value for name, value in (DEFAULTS | read_toml(config)).items() if name not in FREE}
+    differing = [
+        f"{name} {theirs.get(name)} there and {ours.get(name)} here"
+        for name in ours | theirs
+        if theirs.get(name) != ours.get(name)
+    ]
+    if differing:
+        raise InputError(f"{out} holds another run ({'; '.join(differing)}): choose another --out, or go on as it was.")
+
+
+def save_settings(settings: Settings) -> None:
+    """Write OUT/fit.toml, which ``npnet fit --config`` reads too."""
+    settings.out.mkdir(parents=True, exist_ok=True)
+    write_toml(settings.flat(), settings.out / CONFIG)

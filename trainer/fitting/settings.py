@@ -1,0 +1,220 @@
+"""What a fit needs to know, as values: what it learns from, the net, the training, and what no weight depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from npnet_core.config import NPNetConfig, UNetConfig
+from npnet_core.errors import InputError
+
+# Settings that shape a new net of each architecture, by their names in its config; None is what the config says.
+SHAPES = {
+    NPNetConfig.architecture: ("resolution", "swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window"),
+    UNetConfig.architecture: ("widths", "blocks"),
+}
+SHAPE = tuple(name for names in SHAPES.values() for name in names)
+
+# Further settings that not every architecture knows.
+FURTHER = {
+    NPNetConfig.architecture: ("without", "published_quirks", "swin_weights", "drop_path"),
+    UNetConfig.architecture: (),
+}
+
+
+def check_least(settings: object, least: Mapping[str, float]) -> None:
+    """Raise InputError for a number below the least one."""
+    for name, value in least.items():
+        if not getattr(settings, name) >= value:  # NaN too
+            raise InputError(f"{flag(name)} {getattr(settings, name)} came: give at least {value}.")
+
+
+def flag(name: str) -> str:
+    """A setting's name on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class NoisePairs:
+    """To learn from the pairs of a dataset (eq. 8 of the paper).
+
+    Args:
+        dataset: its folder.
+        base: base model whose text encoder reads the prompts; None for the dataset's own.
+        base_config: for a single-file base model, a diffusers folder or hub id of its kind.
+        scorer, margin: as for :func:`trainer.data.pairs.select`; None for the scorer that the dataset has.
+        limit: train on at most so many pairs.
+        validation: share of the prompts that is held out.
+        skip_corrupt: leave damaged parts of the dataset out.
+    """
+
+    dataset: Path
+    base: str | None = None
+    base_config: str | None = None
+    scorer: tuple[str, ...] | None = None
+    margin: tuple[float, ...] = (0.0,)
+    limit: int | None = None
+    validation: float = 0.05
+    skip_corrupt: bool = False
+
+
+@dataclass(frozen=True)
+class NetSettings:
+    """The net that a fit starts from.
+
+    Args:
+        init: an NPNet file, which then says what the net looks like.
+        arch: of a new net, one of :data:`npnet_core.architectures.ARCHITECTURES`; None for the published one.
+        swin_weights: an ImageNet Swin to start from.
+        published_quirks: compute what the published nets compute.
+        without: terms of eq. 9 that are left out.
+        drop_path: stochastic depth of the Swin.
+
+    The others are entries of the architecture's config; None is what that says, for ``resolution`` what the data says.
+
+    Raises:
+        InputError: for settings that the architecture does not have, or a shape with ``init``.
+    """
+
+    init: Path | None = None
+    arch: Literal["npnet", "unet"] | None = None
+    swin_weights: Path | None = None
+    published_quirks: bool = False
+    without: tuple[Literal["svd", "text", "residual"], ...] = ()
+    resolution: int | None = None
+    swin_size: int | None = None
+    swin_dim: int | None = None
+    swin_depths: tuple[int, ...] | None = None
+    swin_heads: tuple[int, ...] | None = None
+    swin_window: int | None = None
+    drop_path: float | None = None
+    widths: tuple[int, ...] | None = None
+    blocks: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.init is not None:
+            if flags := self._given(["arch", *SHAPE, "without", "published_quirks", "swin_weights"]):
+                raise InputError(
+                    f"{flags} came with --init, whose file says what the net looks like: leave one of them out."
+                )
+            return
+        arch = self.architecture
+        if flags := self._given(name for other in SHAPES if other != arch for name in SHAPES[other] + FURTHER[other]):
+            raise InputError(f"{flags} came, which a net of the architecture {arch} does not have: leave it out.")
+
+    @property
+    def architecture(self) -> str:
+        """Of a net that is not from ``init``."""
+        return self.arch or NPNetConfig.architecture
+
+    @property
+    def shape(self) -> dict[str, object]:
+        """What is given of a new net's config."""
+        return {name: getattr(self, name) for name in SHAPE if getattr(self, name) is not None}
+
+    def _given(self, names: Iterable[str]) -> str:
+        """The flags of those that are not as they are by default, separated by commas."""
+        return ", ".join(flag(name) for name in names if getattr(self, name) != getattr(NetSettings, name))
+
+
+@dataclass(frozen=True)
+class Training:
+    """How weights change.
+
+    Args:
+        epochs: times that every sample is seen.
+        batch: samples at once, per process.
+        accumulate: batches per step of the optimizer.
+        lr, weight_decay: of AdamW.
+        warmup: steps until the learning rate is reached.
+        schedule: of the learning rate; cosine falls to 0.
+        clip: largest norm of the gradient; None for not clipped.
+        ema: decay of a moving average of the weights, which then is the result; 0 for none.
+        precision: of the network; singular values stay in fp32.
+        compile: torch.compile the network.
+        seed: of new weights, held-out prompts, order and stochastic depth.
+
+    Raises:
+        InputError: for numbers that make no run.
+    """
+
+    epochs: int = 30
+    batch: int = 64
+    accumulate: int = 1
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: int = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip: float | None = None
+    ema: float = 0.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_least(self, {"epochs": 1, "batch": 1, "accumulate": 1, "lr": 0, "weight_decay": 0, "warmup": 0})
+        if self.lr > 1:
+            raise InputError(f"--lr {self.lr} came: give at most 1, such as 1e-4.")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"--ema {self.ema} came: give 0 (none) to less than 1, such as 0.999.")
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"--clip {self.clip} came: give a norm above 0, or leave it out.")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What no weight depends on, so that it may change when a run goes on.
+
+    Args:
+        device: ``cpu``, ``cuda``, …; None for a GPU if there is one.
+        workers: threads that prepare batches; None for 1 on the CPU, up to 16 for a GPU.
+        checkpoint_every: minutes between checkpoints; 0: after every step.
+        keep: checkpoints that are kept.
+        log_every: steps between two rows of the log.
+        tensorboard: log to OUT/tensorboard too.
+        wandb: log to this Weights & Biases project too.
+
+    Raises:
+        InputError: for numbers that make no run.
+    """
+
+    device: str | None = None
+    workers: int | None = None
+    checkpoint_every: float = 10.0
+    keep: int = 3
+    log_every: int = 10
+    tensorboard: bool = False
+    wandb: str | None = None
+
+    def __post_init__(self) -> None:
+        check_least(self, {"keep": 1, "log_every": 1, "checkpoint_every": 0})
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"--workers {self.workers} came: give at least 1 thread.")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A fit.
+
+    Args:
+        out: the run's folder: the net, its log, its checkpoints.
+        objective: what is learnt, and from what.
+    """
+
+    out: Path
+    objective: NoisePairs
+    net: NetSettings = NetSettings()
+    training: Training = Training()
+    runtime: Runtime = Runtime()
+
+    def flat(self) -> dict[str, object]:
+        """Every setting by its name, which is that of an option of ``npnet fit`` and of an entry in OUT/fit.toml."""
+        parts = [vars(part) for part in (self.objective, self.net, self.training, self.runtime)]
+        return {"out": self.out} | {name: value for part in parts for name, value in part.items()}
+
+
+# Settings that may change when a run goes on. The dataset is compared by its hash.
+FREE = ("dataset", "out", "skip_corrupt", *(field.name for field in dataclasses.fields(Runtime)))
