@@ -1,8 +1,10 @@
-"""The arrows of the house: nodes → npnet_core ← trainer, read from every import statement."""
+"""The arrows of the house, read from every import statement: nodes → npnet_core ← trainer, and in the trainer from
+room to room, downwards only."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
@@ -19,9 +21,15 @@ INSIDE = {
     "npnet_core": CORE | {"transformers", "ftfy", "huggingface_hub"},
     "trainer": TRAINER
     | {"transformers", "diffusers", "accelerate", "pyarrow", "tensorboard", "wandb", "timm", "matplotlib"}
+    | {"scipy", "statsmodels", "jinja2"}
     | {"pytorch_fid", "torchvision"},  # the extra [fid]
     "nodes": NODES,
 }
+
+# rooms of the trainer from the top of the house to the bottom; each uses those after it, and all use FOR_ALL
+ROOMS = ("commands", "shapes", "fitting", "report", "evaluation", "collecting", "data", "bases")
+FOR_ALL = ("distributed", "signals")
+TRAINER_ENTRIES = {*ROOMS, *(f"{name}.py" for name in FOR_ALL), "__init__.py", "__main__.py"}
 
 
 def imports(path: Path) -> list[tuple[int, bool, str]]:
@@ -67,3 +75,105 @@ def test_a_forbidden_arrow_is_seen(tmp_path, monkeypatch):
         "import comfy.utils\nfrom ..nodes import golden\n\ndef f():\n    from diffusers import DDIMScheduler\n"
     )
     assert imports(file) == [(1, True, "comfy"), (2, True, "nodes"), (5, False, "diffusers")]
+
+
+# -- the rooms of the trainer -----------------------------------------------------------------------------------------
+
+
+def modules(folder: Path) -> dict[str, Path]:
+    """Name → file of every module below a folder, in the package that is named like it."""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def module_arrows(files: dict[str, Path]) -> set[tuple[str, str]]:
+    """(from, to) for every import of one of these modules by another, wherever in the file it stands.
+
+    A module that imports a name from a package's ``__init__`` has an arrow to the package; a module in it is one more.
+    """
+    arrows = set()
+    for name, path in files.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                wanted = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                up = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+                source = ".".join([*up, *filter(None, [node.module])])
+                wanted = [f"{source}.{alias.name}" for alias in node.names]
+                wanted = [module if module in files else source for module in wanted]
+            else:
+                continue
+            arrows |= {(name, module) for module in wanted if module in files and module != name}
+    return arrows
+
+
+def room_of(module: str) -> str:
+    """``trainer.data.pairs`` → ``data``; the trainer itself and ``__main__`` stand above all rooms."""
+    parts = module.split(".")
+    return "commands" if len(parts) == 1 or parts[1] == "__main__" else parts[1]
+
+
+def upward(arrows: set[tuple[str, str]]) -> list[str]:
+    """Those that do not point down the list of rooms."""
+    order = {room: i for i, room in enumerate((*ROOMS, *FOR_ALL))}
+    return [f"{a} imports {b}" for a, b in sorted(arrows) if order[room_of(a)] > order[room_of(b)]]
+
+
+def circles(arrows: set[tuple[str, str]]) -> list[str]:
+    """Modules that import each other, directly or not."""
+    sorter = graphlib.TopologicalSorter()
+    for a, b in arrows:
+        sorter.add(a, b)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_the_rooms_of_the_trainer_use_only_those_below():
+    arrows = module_arrows(modules(ROOT / "trainer"))
+    assert len(arrows) > 100
+    assert not upward(arrows), "\n".join(upward(arrows))
+
+
+@pytest.mark.parametrize("package", ["trainer", "npnet_core", "nodes"])
+def test_no_circle(package):
+    assert not circles(module_arrows(modules(ROOT / package)))
+
+
+def test_the_trainer_has_its_rooms_and_nothing_else():
+    entries = {path.name for path in (ROOT / "trainer").iterdir() if path.name != "__pycache__"}
+    assert entries == TRAINER_ENTRIES
+    assert len(entries) <= 12
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_says_what_lives_there(room):
+    text = ast.get_docstring(ast.parse((ROOT / "trainer" / room / "__init__.py").read_text(encoding="utf-8")))
+    assert text.split("\n")[0].endswith(".")
+
+
+def test_an_arrow_that_points_up_is_seen(tmp_path):
+    """Also one that is only for types, relative, or inside a function; and a circle within a room."""
+    house = {
+        "data/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from trainer.fitting.x import X\n",
+        "fitting/x.py": "from trainer.data import a\nfrom trainer import signals\nfrom . import y\n",
+        "fitting/y.py": "def f():\n    from .x import X\n    import trainer.commands.fit\n",
+        "commands/fit.py": "from trainer.fitting.x import X\n",
+        "signals.py": "",
+    }
+    for name, text in house.items():
+        (tmp_path / "trainer" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "trainer" / name).write_text(text)
+    arrows = module_arrows(modules(tmp_path / "trainer"))
+    assert upward(arrows) == [
+        "trainer.data.a imports trainer.fitting.x",
+        "trainer.fitting.y imports trainer.commands.fit",
+    ]
+    assert circles({(a, b) for a, b in arrows if "fitting" in a and "fitting" in b})
+    assert not circles({(a, b) for a, b in arrows if a not in ("trainer.data.a", "trainer.fitting.y")})
