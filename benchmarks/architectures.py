@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.candidates import ModulatedUNet, Transformer
+from benchmarks.other_architectures import ModulatedUNet, Transformer
 from benchmarks.shapes import in_batches, scored
 from benchmarks.timing import median_seconds
 from npnet_core.architectures import new_net

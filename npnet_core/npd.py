@@ -35,9 +35,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from .atomic_write import atomic_write
 from .errors import InputError
 from .hidden import hidden
-from .whole import whole
 
 log = logging.getLogger(__name__)
 
@@ -356,7 +356,7 @@ def _make_or_join(folder: Path, manifest: Manifest) -> None:
 
 def _write_synced(path: Path, temporary: Path, content: bytes) -> None:
     """``path`` holds all of ``content`` or does not change, whenever the process or the power goes."""
-    with whole(path, temporary):
+    with atomic_write(path, temporary):
         temporary.write_bytes(content)
     if os.name == "posix":  # elsewhere a folder cannot be opened for syncing
         folder = os.open(path.parent, os.O_RDONLY)

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from .atomic_write import atomic_write
 from .errors import InputError, reason
-from .whole import whole
 
 HASH = "modelspec.hash_sha256"  # of all tensors, where a safetensors file says it
 INTEGERS = ("num_batches_tracked", "position_ids")  # all other weights are floating point
@@ -136,7 +136,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
         OSError: if it cannot be written; nothing half-written stays.
     """
     contiguous = {key: value.contiguous() for key, value in tensors.items()}
-    with whole(Path(path)) as partial:
+    with atomic_write(Path(path)) as partial:
         try:
             safetensors.torch.save_file(contiguous, partial, metadata)
         except safetensors.SafetensorError as error:  # what the system said, in other words

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from npnet_core import checkpoint, whole
+from npnet_core import atomic_write, checkpoint
 from npnet_core.checkpoint import load_npnet, read_npnet, save_npnet
 from npnet_core.config import MENDED, PUBLISHED, NPNetConfig
 from npnet_core.errors import InputError
@@ -257,7 +257,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(whole.os, "fsync", full)
+    monkeypatch.setattr(atomic_write.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         save_npnet(small_net(1), tmp_path / "net")
     assert same(load_npnet(tmp_path / "net"), small_net(0))

@@ -8,7 +8,6 @@ import os
 import sys
 
 from npnet_core.errors import InputError
-from trainer.commands.options import parse
 
 # Each is a module beside this one, with a frozen dataclass Options and run(options); only the one called is imported.
 COMMANDS = {
@@ -42,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"npnet: there is no command {name}\n{USAGE}", end="", file=sys.stderr)
         return 2
+    from trainer.commands.options import parse
+
     command = importlib.import_module(f"trainer.commands.{name}")
     try:
         code = command.run(parse(command.Options, name, rest)) or 0

@@ -15,7 +15,7 @@ from trainer.bases import PRESETS
 from trainer.collecting.manifest import manifest, open_dataset
 from trainer.collecting.recipe import preset_recipe
 from trainer.commands.options import argument, option
-from trainer.data.file_kind import contents
+from trainer.data.file_kind import file_kind
 from trainer.data.released import import_pairs, read_lines
 
 
@@ -47,7 +47,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    what = contents(options.source)
+    what = file_kind(options.source)
     if what == "npnet":
         convert_npnet(options.source, options.target, options.base_model)
     elif what == "preference model":

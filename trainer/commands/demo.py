@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from npnet_core.atomic_write import atomic_write
 from npnet_core.errors import InputError
-from npnet_core.whole import whole
 from trainer.commands.options import option
 from trainer.shapes import WEIGHTS
 
@@ -119,7 +119,7 @@ def retrained(options: Options) -> Path:
     assessment = folder / "assessment.md"
     if not assessment.exists():
         retrain(folder, options.seed)
-        with whole(assessment) as partial:  # that it is there says that the models are
+        with atomic_write(assessment) as partial:  # that it is there says that the models are
             partial.write_text(assess(folder), encoding="utf-8")
     print(assessment.read_text(encoding="utf-8"))
     return folder

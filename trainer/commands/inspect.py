@@ -19,7 +19,7 @@ from npnet_core.preference import KINDS, describe_scorer
 from npnet_core.summary import dataset_overlap, render, render_overlap, summarise
 from npnet_core.tensorfile import file_hash
 from trainer.commands.options import argument, option
-from trainer.data.file_kind import contents
+from trainer.data.file_kind import file_kind
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    what = contents(options.path)
+    what = file_kind(options.path)
     if what == "dataset":
         reader = NPDReader(options.path, skip_corrupt=options.skip_corrupt)
         show(render(summarise(reader)))

@@ -10,10 +10,10 @@ from npnet_core.preference.files import layout_of
 from npnet_core.tensorfile import read_tensors
 from trainer.data.released import find_pairs
 
-Contents = Literal["dataset", "released pairs", "preference model", "npnet"]
+FileKind = Literal["dataset", "released pairs", "preference model", "npnet"]
 
 
-def contents(path: Path) -> Contents:
+def file_kind(path: Path) -> FileKind:
     """What to read it as. ``npnet`` also stands for a file that is none of the four: its reader says why not.
 
     Raises:

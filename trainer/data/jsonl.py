@@ -33,7 +33,7 @@ def read_file(path: Path) -> list[dict]:
     return rows
 
 
-def mend_lines(path: Path) -> None:
+def truncate_partial_line(path: Path) -> None:
     """Cut off what a kill had left of a last line, so that the next one does not continue it."""
     if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)

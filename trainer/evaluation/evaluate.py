@@ -34,7 +34,7 @@ from npnet_core.preference import KINDS, Scorer
 from trainer.bases import Base
 from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.collecting.scorers import LaterScorer
-from trainer.data.jsonl import mend_lines, read_lines
+from trainer.data.jsonl import read_lines, truncate_partial_line
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.cost import cost_per_image
 from trainer.evaluation.diagnostics import NO_GPU, diagnose
@@ -117,7 +117,7 @@ def evaluate(
     mine = [each for each in draws if number[each.prompt] % worker[1] == worker[0]]
     scores, cost = (out / f"{name}{suffix(worker)}.jsonl" for name in ("scores", "cost"))
     for path in (scores, cost):
-        mend_lines(path)
+        truncate_partial_line(path)
 
     if worker[0] == 0 and npnets:
         write_json(out / "diagnostics.json", diagnose(base, npnets, draws, settings[0], dataset))

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from npnet_core.atomic_write import atomic_write
 from npnet_core.errors import InputError
 from npnet_core.preference import Scorer
-from npnet_core.whole import whole
 from trainer import bases
 from trainer.bases import Base
 from trainer.collecting.redenoising import Redenoising
@@ -82,5 +82,5 @@ def ends_hash(path: Path) -> str:
 
 def write_json(path: Path, content: object) -> None:
     """Write a file that is there once it is whole."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")

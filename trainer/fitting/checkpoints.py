@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from npnet_core.atomic_write import atomic_write
 from npnet_core.errors import InputError, reason
 from npnet_core.tensorfile import zip_damage
-from npnet_core.whole import whole
 
 
 def save_checkpoint(folder: Path, step: int, state: dict, keep: int) -> Path:
@@ -28,7 +28,7 @@ def save_checkpoint(folder: Path, step: int, state: dict, keep: int) -> Path:
     path = folder / f"{step:08d}.pt"
     content = io.BytesIO()
     torch.save(state, content)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(content.getbuffer())
     for old in checkpoints(folder)[:-keep]:
         old.unlink()

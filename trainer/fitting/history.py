@@ -6,8 +6,8 @@ import math
 import zlib
 from pathlib import Path
 
+from npnet_core.atomic_write import atomic_write
 from npnet_core.errors import InputError
-from npnet_core.whole import whole
 from trainer.data.jsonl import append_lines, as_lines, read_file
 
 
@@ -21,7 +21,7 @@ class History:
     def __init__(self, out: Path, step: int, *, tensorboard: bool = False, wandb: str | None = None):
         self.path = out / "log.jsonl"
         kept = [row for row in read_history(self.path) if row["step"] <= step]
-        with whole(self.path) as partial:
+        with atomic_write(self.path) as partial:
             partial.write_text(as_lines(kept), encoding="utf-8", newline="\n")
         self._tensorboard = _tensorboard(out / "tensorboard", step) if tensorboard else None
         self._wandb = _wandb(out, wandb) if wandb else None

@@ -18,7 +18,7 @@ from tests import tiny_pipelines
 from tests.tiny_scorers import write_clip
 from trainer import bases
 from trainer.commands.cli import main
-from trainer.data.file_kind import contents
+from trainer.data.file_kind import file_kind
 from trainer.data.released import read_lines
 
 PROMPTS = ["a red circle", "a blue circle, left of a green square", 'the "one"']
@@ -186,11 +186,11 @@ def test_wrong_use(models, tmp_path, pairs, capsys):
 def test_preference_models_are_recognised(tmp_path, capsys):
     write_clip(tmp_path / "clip")
     weights = tmp_path / "clip" / "model.safetensors"
-    assert contents(tmp_path / "clip") == contents(weights) == "preference model"
+    assert file_kind(tmp_path / "clip") == file_kind(weights) == "preference model"
     target = tmp_path / "converted.safetensors"
     assert main(["convert", str(tmp_path / "clip"), str(target), "--kind", "pickscore"]) == 0
     assert read_scorer(target).kind == "pickscore"
-    assert contents(target) == "preference model"
+    assert file_kind(target) == "preference model"
     assert main(["convert", str(tmp_path / "clip"), str(target), "--kind", "taste"]) == 2
     assert "choose one of" in capsys.readouterr().err
     assert main(["inspect", str(target)]) == 0

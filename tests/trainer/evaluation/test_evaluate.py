@@ -42,7 +42,7 @@ from trainer.collecting.recipe import Recipe
 from trainer.commands.cli import main
 from trainer.commands.nets import name_npnets
 from trainer.data.images import read_about, read_image, read_images, write_image
-from trainer.data.jsonl import append_lines, mend_lines, read_lines
+from trainer.data.jsonl import append_lines, read_lines, truncate_partial_line
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.cost import cost_per_image
 from trainer.evaluation.draws import draw
@@ -500,7 +500,7 @@ def test_lines_survive_a_cut_and_name_damage(tmp_path):
     whole = path.read_bytes()
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
-        mend_lines(path)
+        truncate_partial_line(path)
         append_lines(path, [{"a": 4}])
         expected = [{"a": "x\u2028y"}, {"a": 2}][: whole[:end].count(b"\n")]
         assert read_lines(tmp_path, "scores") == [{"a": 3}, *expected, {"a": 4}]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: Path, partial: Path | None = None) -> Iterator[Path]:
+def atomic_write(path: Path, partial: Path | None = None) -> Iterator[Path]:
     """Yields where to write; what is there when the block ends is synced and becomes ``path``, replacing what was.
 
     Args:
