@@ -75,7 +75,7 @@ def read_prompt_set(path: str | Path, column: str | None = None) -> list[PromptR
 
     Args:
         path: a file that :func:`read_rows` reads, or a folder of such files, whose categories are then the files'
-            names; names that begin with a dot are others'.
+            names, unless each holds one prompt, as DPG-Bench's do; names that begin with a dot are others'.
         column: where the prompts are; by default the first of :data:`COLUMNS` that is there, in upper or lower case.
             Categories are in the first of :data:`CATEGORIES`, if any.
 
@@ -86,13 +86,17 @@ def read_prompt_set(path: str | Path, column: str | None = None) -> list[PromptR
     path = Path(path)
     files = [path] if not path.is_dir() else find_files(path)
     distinct: dict[str, PromptRow] = {}
+    names: dict[str, str] = {}  # of the files
     for file in files:
         for row in _prompt_rows(file, column):
-            distinct.setdefault(row.prompt, row if file == path else row._replace(category=row.category or file.stem))
+            distinct.setdefault(row.prompt, row)
+            names.setdefault(row.prompt, file.stem)
     distinct.pop("", None)
     if not distinct:
         where = column or " or ".join(COLUMNS)
         raise InputError(f"The prompt set {path} has no prompt in column {where}: put at least one there.")
+    if path.is_dir() and len(distinct) > len(files):
+        return [row._replace(category=row.category or names[row.prompt]) for row in distinct.values()]
     return list(distinct.values())
 
 

@@ -77,6 +77,15 @@ def test_t2i_compbench_is_a_folder_of_txt(tmp_path):
     assert read_column(tmp_path) == ["a green bench", "a red car", "two boys", "six cats"]
 
 
+def test_dpg_bench_is_a_folder_with_a_prompt_per_file(tmp_path):
+    """Without a line break at the end; names that are each prompt's own are no categories."""
+    for name in ("0", "COCOval2014000000000192", "partiprompts10"):
+        (tmp_path / f"{name}.txt").write_text(f"A long text, {name}. And more.")
+    assert read_prompt_set(tmp_path) == [
+        PromptRow(f"A long text, {name}. And more.") for name in ("0", "COCOval2014000000000192", "partiprompts10")
+    ]
+
+
 def test_hpd_v2(tmp_path):
     """The test set is one list of dicts; the benchmark a list of prompts per style."""
     annotated = [{"prompt": COMMAS, "image_path": ["1.jpg", "2.jpg"], "rank": [1, 0], "user_hash": "a"}]
