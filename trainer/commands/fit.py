@@ -26,8 +26,12 @@ class Options:
 
     dataset: Path = required("the dataset's folder")
     out: Path = required("the run's folder: the net, its log, its checkpoints")
-    base: str | None = option(None, "base model whose text encoder reads the prompts (default: the dataset's own)")
-    base_config: str | None = option(None, "for a single-file base model: a diffusers folder or hub id of its kind")
+    base: str | None = option(
+        None, "base model whose text encoder reads the prompts (default: the dataset's own)", path=True
+    )
+    base_config: str | None = option(
+        None, "for a single-file base model: a diffusers folder or hub id of its kind", path=True
+    )
 
     scorer: tuple[str, ...] | None = option(
         None, "keep pairs whose target every one of them prefers (default: the dataset's own); none: keep all"

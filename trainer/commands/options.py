@@ -11,6 +11,7 @@ import typing
 from pathlib import Path
 
 from npnet_core.errors import InputError
+from trainer.data.paths import expanded
 from trainer.data.toml import read_toml, write_toml
 
 T = typing.TypeVar("T")
@@ -84,8 +85,6 @@ def save_config(options, path: Path) -> None:
 
 def _expanded(value):
     """A path, text or tuple of them, see :func:`trainer.data.paths.expanded`."""
-    from trainer.data.paths import expanded
-
     if isinstance(value, tuple):
         return tuple(map(_expanded, value))
     return type(value)(expanded(str(value)))

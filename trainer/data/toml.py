@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from npnet_core.errors import InputError
+from trainer.data.textfile import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,13 +17,19 @@ else:
 
 
 def read_toml(path: Path) -> dict[str, object]:
-    """Raises InputError for a file that is not there or is not TOML."""
+    """The entries of a file that :func:`trainer.data.textfile.read_text` reads.
+
+    Raises:
+        InputError: if it is not there or is not TOML.
+    """
     if not path.is_file():
         raise InputError(f"There is no config file {path}: check the name given to --config.")
+    text = read_text(path, "The config file")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not TOML or not UTF-8, or numbers and lists without end
-        raise InputError(f"{path} is not TOML ({error}): write lines such as `steps = 10`.") from error
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # not TOML, or numbers and lists without end
+        paths = ", and Windows paths in single quotes or with /" if "\\" in text else ""
+        raise InputError(f"{path} is not TOML ({error}): write lines such as `steps = 10`{paths}.") from error
 
 
 def write_toml(values: Mapping[str, object], path: Path) -> None:

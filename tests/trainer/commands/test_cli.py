@@ -83,6 +83,23 @@ def test_a_windows_path_in_double_quotes_is_none(tmp_path, lines):
         parse(Paths, "try", ["--config", str(tmp_path / "c.toml")])
 
 
+def test_a_windows_path_that_toml_cannot_read_is_told_how(tmp_path):
+    (tmp_path / "c.toml").write_text(r'base = "C:\Users\me\sdxl"')
+    with pytest.raises(InputError, match=r"is not TOML .* Windows paths in single quotes or with /\."):
+        parse(Paths, "try", ["--config", str(tmp_path / "c.toml")])
+    (tmp_path / "c.toml").write_text(r"base = 'C:\Users\me\sdxl'")
+    assert parse(Paths, "try", ["--config", str(tmp_path / "c.toml")]).base == r"C:\Users\me\sdxl"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_config_file_as_windows_saves_it(tmp_path, encoding):
+    (tmp_path / "c.toml").write_bytes('base = "Füße"\r\nprompt = "a"\r\n'.encode(encoding))
+    assert parse(Paths, "try", ["--config", str(tmp_path / "c.toml")]) == Paths("Füße", prompt="a")
+    (tmp_path / "c.toml").write_bytes('base = "Füße"'.encode("cp1252"))
+    with pytest.raises(InputError, match=r"The config file \S+ is not UTF-8 .* save it as UTF-8"):
+        parse(Paths, "try", ["--config", str(tmp_path / "c.toml")])
+
+
 def test_a_home_folder_is_meant_behind_a_name(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
