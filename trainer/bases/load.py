@@ -5,9 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,6 +13,9 @@ from torch import nn
 from npnet_core.errors import InputError
 from trainer.bases.base import PARTS, Base, move
 from trainer.bases.families import FAMILIES
+from trainer.bases.folder import find_folder, load_folder, load_part, weighted
+from trainer.bases.loading import loading
+from trainer.bases.single_file import load_single_file
 from trainer.distributed import find_device
 
 log = logging.getLogger(__name__)
@@ -61,22 +61,20 @@ def load_base(
             f"{source} is a single file, which holds neither tokenizer nor settings: name a diffusers folder or hub id "
             "of a model of the same kind as its config (--base-config)."
         )
-    settings = str(config if single_file else source)
-    family = find_family(settings)
+    settings, dtype = str(config if single_file else source), PRECISIONS[precision]
+    index = read_index(settings)
+    family = find_family(settings, index)
     cls = getattr(diffusers, family.pipeline)
-    if single_file and not hasattr(cls, "from_single_file"):
-        raise InputError(
-            f"{source} is a single file, but {cls.__name__} is read from diffusers folders: name a folder."
-        )
-    options = {"dtype": PRECISIONS[precision], "local_files_only": Path(settings).is_dir(), **family.load_options}
-    with _loading(source):
+    with loading(source):
         if single_file:
-            pipe = cls.from_single_file(str(source), config=settings, **options)
+            pipe = load_single_file(cls, Path(source), settings, dtype, **family.load_options)
         else:
-            pipe = cls.from_pretrained(settings, use_safetensors=True, variant=_variant(settings), **options)
+            beside = [name for name in index if name.startswith(("tokenizer", "scheduler"))]
+            folder = find_folder(source, weighted(index), beside)
+            pipe = load_folder(cls, folder, index, dtype, str(source), **family.load_options)
     if pipe.vae.config.get("force_upcast") and precision != "fp32":
         pipe.vae.to(torch.float32)
-    base = family(str(source), pipe, device, controlnet and _load_controlnet(controlnet, options["dtype"]))
+    base = family(str(source), pipe, device, controlnet and _load_controlnet(controlnet, dtype))
     _check_fits(base)
     if lora is not None:
         _add_lora(base, Path(lora))
@@ -85,11 +83,11 @@ def load_base(
     return base
 
 
-def find_family(source: str) -> type[Base]:
-    """The family of a diffusers folder or hub id, from what its ``model_index.json`` says of the parts.
+def read_index(source: str) -> dict:
+    """The ``model_index.json`` of a diffusers folder or hub id.
 
     Raises:
-        InputError: nothing is there, or it is of no family.
+        InputError: there is none, or it cannot be read.
     """
     from diffusers import DiffusionPipeline
 
@@ -98,8 +96,16 @@ def find_family(source: str) -> type[Base]:
             f"There is no base model {source}: name a diffusers folder, a single-file checkpoint or a hub id "
             "(owner/name)."
         )
-    with _loading(source):
-        index = DiffusionPipeline.load_config(source, local_files_only=Path(source).is_dir())
+    with loading(source):
+        return DiffusionPipeline.load_config(source, local_files_only=Path(source).is_dir())
+
+
+def find_family(source: str, index: dict) -> type[Base]:
+    """The family of a model, from what its ``model_index.json`` says of the parts.
+
+    Raises:
+        InputError: it is of no family.
+    """
     parts = {name: value[1] for name, value in index.items() if isinstance(value, list)}
     for family in FAMILIES:
         if all(parts.get(name) == part for name, part in family.components.items()):
@@ -111,37 +117,11 @@ def find_family(source: str) -> type[Base]:
     )
 
 
-def _variant(source: str) -> str | None:
-    """``fp16`` for a folder that holds the weights in that form only."""
-    names = {path.name for path in Path(source).glob("*/diffusion_pytorch_model*")}
-    return "fp16" if names and all(".fp16." in name for name in names) else None
-
-
-@contextmanager
-def _loading(source: str | Path) -> Iterator[None]:
-    """Turn what the loaders raise for absent, foreign and damaged files into one sentence that keeps their reason."""
-    from diffusers.loaders.single_file_utils import SingleFileComponentError
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
-        reason = textwrap.shorten(str(error) or type(error).__name__, 240, placeholder=" …").rstrip(".")
-        remedy = "check the name, and download it first if this machine is offline"
-        if Path(source).exists():
-            remedy = "check that it is complete and of the right kind"
-        raise InputError(f"{source} cannot be loaded ({reason}): {remedy}.") from error
-
-
 def _load_controlnet(source: str | Path, dtype: torch.dtype) -> nn.Module:
     from diffusers import ControlNetModel
 
-    with _loading(source):
-        return ControlNetModel.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, local_files_only=Path(source).is_dir()
-        )
+    with loading(source):
+        return load_part(ControlNetModel, find_folder(source, [""]), dtype, str(source))
 
 
 def _add_lora(base: Base, lora: Path) -> None:
@@ -151,7 +131,7 @@ def _add_lora(base: Base, lora: Path) -> None:
         raise InputError(f"There is no LoRA file {lora}: name a safetensors file.")
     if importlib.util.find_spec("peft") is None:
         raise InputError("LoRAs need the package peft, which is not installed: pip install peft.")
-    with _loading(lora):
+    with loading(lora):
         base.pipe.load_lora_weights(lora.parent, weight_name=lora.name, local_files_only=True)
     if not base.pipe.get_active_adapters():  # diffusers only warns
         raise InputError(f"{lora} has no weights for {base.source}: choose a LoRA made for this kind of model.")
