@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ from trainer.bases.base import PARTS, Base, move
 from trainer.bases.families import FAMILIES
 from trainer.bases.folder import find_folder, load_folder, load_part, weighted
 from trainer.bases.loading import loading
+from trainer.bases.lora import add_lora
 from trainer.bases.single_file import load_single_file
 from trainer.distributed import find_device
 
@@ -42,7 +42,7 @@ def load_base(
         device: where every part goes.
         precision: ``fp32``, ``fp16`` or ``bf16``; None for fp32 on the CPU and fp16 elsewhere. An autoencoder that
             overflows in half precision (``force_upcast``) stays in fp32.
-        lora: a LoRA file for an SD or SDXL (LCM, PCM, Lightning), added to the weights at full strength; needs peft.
+        lora: a LoRA file for an SD or SDXL (LCM, PCM, Lightning), added to the weights at full strength.
         controlnet: a ControlNet for an SD or SDXL, folder or hub id.
 
     Raises:
@@ -129,14 +129,8 @@ def _add_lora(base: Base, lora: Path) -> None:
         raise InputError(f"{base.source} is a {base.title}, for which LoRAs are not supported here: leave it out.")
     if not lora.is_file():
         raise InputError(f"There is no LoRA file {lora}: name a safetensors file.")
-    if importlib.util.find_spec("peft") is None:
-        raise InputError("LoRAs need the package peft, which is not installed: pip install peft.")
     with loading(lora):
-        base.pipe.load_lora_weights(lora.parent, weight_name=lora.name, local_files_only=True)
-    if not base.pipe.get_active_adapters():  # diffusers only warns
-        raise InputError(f"{lora} has no weights for {base.source}: choose a LoRA made for this kind of model.")
-    base.pipe.fuse_lora()
-    base.pipe.unload_lora_weights()
+        add_lora(base, lora)
 
 
 def _check_fits(base: Base) -> None:

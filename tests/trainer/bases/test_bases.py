@@ -467,7 +467,6 @@ def test_a_control_picture_needs_a_controlnet(sdxl):
 
 
 def test_lora_is_added_to_the_weights(folders, tmp_path):
-    pytest.importorskip("peft")
     before = load_base(folders["sd"])
     layer = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q"
     weight = before.network.get_submodule(layer).weight
