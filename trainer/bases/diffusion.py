@@ -44,7 +44,8 @@ class Diffusion(Base):
 
     def check(self) -> None:
         scheduler = self.pipe.scheduler
-        if not hasattr(scheduler, "alphas_cumprod") or self.prediction not in ("epsilon", "v_prediction"):
+        flow = scheduler.config.get("use_flow_sigmas")
+        if flow or not hasattr(scheduler, "alphas_cumprod") or self.prediction not in ("epsilon", "v_prediction"):
             raise InputError(
                 f"{self.source} uses {type(scheduler).__name__} with prediction type "
                 f"{scheduler.config.get('prediction_type')}, but only models that predict epsilon or v can be used: "

@@ -148,7 +148,18 @@ def _check_fits(base: Base) -> None:
                 f"{base.source} has a tokenizer of {len(tokenizer)} words for a text encoder of "
                 f"{encoder.config.vocab_size}: the tokenizer's files are missing, so download it again."
             )
-    if base.controlnet is not None and not base.takes_additions:
+    if base.controlnet is not None:
+        _check_controlnet(base)
+
+
+def _check_controlnet(base: Base) -> None:
+    if not base.takes_additions:
         raise InputError(
             f"{base.source} is a {base.title}, for which ControlNets are not supported here: leave it out."
+        )
+    ours, theirs = (network.config.cross_attention_dim for network in (base.controlnet, base.network))
+    if ours != theirs:
+        raise InputError(
+            f"The ControlNet is made for prompts {ours} wide and {base.source} has them {theirs} wide: choose one made "
+            "for this kind of model."
         )
