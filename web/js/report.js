@@ -3,6 +3,7 @@ import { app } from "../../../scripts/app.js";
 
 const REPORTING = new Set(["NPNetHPSFilter", "NPNetPickBest", "NPNetSavePair"]);
 const HEIGHT = 70; // at least, in pixels
+const PLACEHOLDER = { en: "reports here after a run", zh: "运行后在这里显示报告" };
 
 app.registerExtension({
   name: "npnet.report",
@@ -12,7 +13,7 @@ app.registerExtension({
     const text = document.createElement("textarea");
     text.className = "comfy-multiline-input";
     text.readOnly = true;
-    text.placeholder = "reports here after a run";
+    text.placeholder = PLACEHOLDER[app.extensionManager.setting.get("Comfy.Locale")] ?? PLACEHOLDER.en;
     const widget = node.addDOMWidget("npnet_report", "report", text, {
       serialize: false, // not among the inputs that are queued
       getMinHeight: () => HEIGHT,
