@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from markupsafe import Markup
+
 from npnet_core.errors import InputError
-from trainer.report.page import Html, text
+from trainer.report.page import macros
 
 LARGEST = 320  # pixels of a thumbnail's longer side
 PIXELS = 128  # images up to this are shown as they are, every pixel enlarged
@@ -63,52 +65,9 @@ class Group:
     pairs: tuple[Pair, ...]
 
 
-def pair_grid(groups: Sequence[Group]) -> Html:
+def pair_grid(groups: Sequence[Group]) -> Markup:
     """All groups, one under the other. With scripts: one at a time, sorted and filtered as the reader likes."""
-    choices = "".join(f'<option value="{i}">{text(group.title)}</option>' for i, group in enumerate(groups))
-    controls = (
-        '<form class="controls" hidden>'
-        f'<label {"hidden" if len(groups) == 1 else ""}>Show <select name="group">{choices}</select></label>'
-        '<label>Sort <select name="order"><option value="place">gains, middle, losses</option>'
-        '<option value="loss">largest loss first</option><option value="gain">largest gain first</option>'
-        '<option value="prompt">by prompt</option></select></label>'
-        '<label>Find <input type="search" name="words" placeholder="words of a prompt"></label>'
-        '<output aria-live="polite"></output></form>'
-    )
-    return Html(f'<div class="gallery">{controls}{"".join(map(_group, groups))}</div>')
-
-
-def _group(group: Group) -> str:
-    parts, place = [], None
-    for pair in group.pairs:
-        if pair.place != place:
-            place = pair.place
-            parts.append(f'<h4 class="place">{text(place)}</h4>')
-        parts.append(_card(pair))
-    return (
-        f'<section class="group"><h3>{text(group.title)}</h3><p class="note">{text(group.note)}</p>'
-        f'<div class="pairs">{"".join(parts)}</div></section>'
-    )
-
-
-def _card(pair: Pair) -> str:
-    side = "up" if pair.gain > 0 else "down" if pair.gain < 0 else "open"
-    category = f' <span class="category">{text(pair.category)}</span>' if pair.category is not None else ""
-    return (
-        f'<article class="pair {side}" data-gain="{pair.gain!r}"><p class="prompt" dir="auto">{text(pair.prompt)}</p>'
-        f'<p class="facts"><span class="gain">{text(pair.words)}</span> <span class="seed">seed {pair.seed}</span>'
-        f"{category}</p>"
-        f'<div class="pictures">{"".join(map(_picture, pair.pictures))}</div></article>'
-    )
-
-
-def _picture(picture: Picture) -> str:
-    longer = max(picture.width, picture.height)
-    kind = ' class="pixels"' if longer <= PIXELS else ""
-    return (
-        f'<figure><img src="{picture.source}" alt="" width="{picture.width}" height="{picture.height}"{kind}>'
-        f"<figcaption>{text(picture.label)} <b>{text(picture.score)}</b></figcaption></figure>"
-    )
+    return macros("gallery.html").gallery(groups, PIXELS)
 
 
 def thumbnail(path: Path, label: str, score: str = "") -> Picture:

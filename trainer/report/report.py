@@ -1,8 +1,7 @@
 """Figures of a run → ``report.html``, one file that needs nothing else; ``report.md``; ``results.json``.
 
-The pieces are for other pages too: :class:`Section` and :func:`page`, :func:`table`, :func:`win_bars`,
-:func:`paired_scatter`, :func:`pair_grid`, and the sections below, each made from what :func:`trainer.results.summarise`
-returns.
+Each section below is made from what :func:`trainer.evaluation.results.summarise` returns; the pieces they are made of
+(:mod:`trainer.report.page`, :mod:`trainer.report.charts`, :mod:`trainer.report.gallery`) are for other pages too.
 """
 
 from __future__ import annotations
@@ -15,24 +14,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from trainer.evaluation.results import STANDARD, in_order, write_results
-from trainer.report import markdown, verdicts
+from trainer.report import verdicts
 from trainer.report.charts import Bar, difference_bars, paired_scatter, reach_of, win_bars
 from trainer.report.formatting import brief, count, decimals, fixed, interval, p_value, percent, signed
 from trainer.report.gallery import ALL, Group, Pair, choose, pair_grid, thumbnail
-from trainer.report.page import Html, Section, bullets, code, page, paragraph, table, text
+from trainer.report.page import Block, Section, block, macros, markdown_page, page, section, table
 from trainer.report.verdicts import CONTROL, HIGHER, LOWER, MARKS, OPEN, PERHAPS_HIGHER, PERHAPS_LOWER, verdict
-
-__all__ = [
-    "Section",
-    "page",
-    "pair_grid",
-    "paired_scatter",
-    "report_sections",
-    "table",
-    "win_bars",
-    "write_pages",
-    "write_report",
-]
 
 TITLE = "Golden noise against standard noise"
 PAIRS_PER_PART = 8  # gains, middle, losses: of one method at one setting
@@ -45,26 +32,19 @@ def write_report(out: Path, results: dict, extra_sections: Sequence[Section] = (
     """Write ``results.json``, ``report.md`` and ``report.html`` into ``out``, where the images are.
 
     Args:
-        results: of :func:`trainer.results.summarise`; ``about`` may have a ``title`` and an ``introduction``, a list of
-            paragraphs.
+        results: of :func:`trainer.evaluation.results.summarise`; ``about`` may have a ``title`` and an
+            ``introduction``, a list of paragraphs.
         extra_sections: stand behind the pictures.
 
     Raises:
         InputError: for an image that the scores name and nobody can read.
     """
     before, after = report_sections(out, results)
+    sections = [*before, *extra_sections, *after]
+    title, facts = results["about"].get("title", TITLE), subtitle(results)
     write_results(out / "results.json", results)
-    write_pages(out, results, [*before, *extra_sections, *after])
-
-
-def write_pages(out: Path, results: dict, sections: Sequence[Section]) -> None:
-    """``report.md`` and ``report.html`` from these sections."""
-    title = results["about"].get("title", TITLE)
-    facts = subtitle(results)
     (out / "report.html").write_text(page(title, sections, facts), encoding="utf-8")
-    parts = [f"# {markdown.plain(title)}\n\n{markdown.plain(facts)}\n"]
-    parts += [f"## {markdown.plain(each.title)}\n\n{each.markdown or 'See report.html.'}\n" for each in sections]
-    (out / "report.md").write_text("\n".join(parts), encoding="utf-8")
+    (out / "report.md").write_text(markdown_page(title, sections, facts), encoding="utf-8")
 
 
 def report_sections(out: Path, results: dict) -> tuple[list[Section], list[Section]]:
@@ -115,30 +95,23 @@ def entries_of(results: dict, setting: str, method: str | None = None, metric: s
 
 def summary(results: dict) -> Section:
     """What was compared, what it shows and what not, in words that follow from the figures."""
-    about, metric = results["about"], metrics_of(results)[0]
+    metric = metrics_of(results)[0]
     name, unit = verdicts.title(results, metric), chart_unit(results, metric)
-    introduction = [*about.get("introduction", []), opening(results)]
-    parts, lines = [paragraph(each) for each in introduction], [f"{markdown.plain(each)}\n" for each in introduction]
+    introduction = [*results["about"].get("introduction", []), opening(results)]
+    parts = [("", [block("paragraph", each) for each in introduction])]
     reaches = reaches_of(results, results["methods"])
     for setting in settings_of(results):
-        heading = verdicts.setting_title(results, setting)
-        parts.append(Html(f"<h3>{text(heading)}</h3>"))
-        lines.append(f"### {markdown.plain(heading)}\n")
-        entries = entries_of(results, setting, metric=metric)
-        if entries:
-            parts.append(chart(results, entries, [each["method"] for each in entries], reaches, f"{name}, {unit}"))
+        blocks = []
+        if entries := entries_of(results, setting, metric=metric):
+            blocks.append(chart(results, entries, [each["method"] for each in entries], reaches, f"{name}, {unit}"))
         for method in methods_of(results, setting):
-            entries = entries_of(results, setting, method)
-            words, details = verdicts.headline(results, entries), [verdicts.detail(results, each) for each in entries]
-            details += about_control(results, setting, method, metric)
-            parts.append(finding(method, verdict(results, entries[0]), words, details))
-            lines.append(markdown_finding(method, verdict(results, entries[0]), words, details))
+            more = about_control(results, setting, method, metric)
+            blocks.append(finding(results, method, entries_of(results, setting, method), more=more))
+        parts.append((verdicts.setting_title(results, setting), blocks))
     legend = ", ".join(f"{mark} {kind}" for kind, mark in MARKS.items())
-    parts.append(Html(f'<p class="note">Marks are for {text(name)}: {text(legend)}.</p>'))
-    parts.append(Html("<h3>What the figures do not show</h3>"))
-    parts.append(bullets(verdicts.limits(results)))
-    lines += ["", "### What the figures do not show\n", markdown.bullets(verdicts.limits(results))]
-    return Section("What this run shows", "".join(parts), "\n".join(lines))
+    parts[-1][1].append(Block(macros("parts.html").note(f"Marks are for {name}: {legend}.")))
+    parts.append(("What the figures do not show", [block("bullets", verdicts.limits(results))]))
+    return section("What this run shows", parts)
 
 
 def opening(results: dict) -> str:
@@ -158,17 +131,13 @@ def about_control(results: dict, setting: str, method: str, metric: str) -> list
     return [verdicts.on_control(results, mine[0], own[0])] if method.startswith(CONTROL) and mine and own else []
 
 
-def finding(name: str, kind: str, headline: str, details: Sequence[str]) -> Html:
-    """One comparison in words: a mark, a sentence, and the figures in small type."""
-    return Html(
-        f'<div class="finding"><span class="mark {CLASSES[kind]}" role="img" aria-label="{kind}">{MARKS[kind]}</span>'
-        f"<p><b>{text(name)}</b> {text(headline)}</p>{bullets(details)}</div>"
-    )
-
-
-def markdown_finding(name: str, kind: str, headline: str, details: Sequence[str]) -> str:
-    below = "".join(f"\n  - {markdown.plain(each)}" for each in details)
-    return f"- {MARKS[kind]} **{markdown.plain(name)}** {markdown.plain(headline)}{below}"
+def finding(
+    results: dict, name: str, entries: Sequence[dict], versus: str = STANDARD, more: Sequence[str] = ()
+) -> Block:
+    """The comparisons of one method in words: a mark for the first, a sentence, and the figures in small type."""
+    kind, words = verdict(results, entries[0]), verdicts.headline(results, entries, versus)
+    details = [*(verdicts.detail(results, each) for each in entries), *more]
+    return block("finding", name, kind, MARKS[kind], CLASSES[kind], words, details)
 
 
 # -- tables and charts ------------------------------------------------------------------------------------------------
@@ -181,29 +150,6 @@ class Cell:
     value: str
     versus: str = ""
     side: str = ""
-
-    def html(self) -> Html:
-        versus = f'<small class="{self.side}">{text(self.versus)}</small>' if self.versus else ""
-        return Html(f"<span>{text(self.value)}</span>{versus}")
-
-    def markdown(self) -> str:
-        return f"{self.value} ({self.versus})" if self.versus else self.value
-
-
-def both(head: Sequence[str], rows: Sequence[Sequence[object]]) -> tuple[Html, str]:
-    """A table for the page and for Markdown; cells are text or :class:`Cell`."""
-    return (
-        table(head, [[each.html() if isinstance(each, Cell) else each for each in row] for row in rows]),
-        markdown.table(head, [[each.markdown() if isinstance(each, Cell) else each for each in row] for row in rows]),
-    )
-
-
-def titled(parts: Sequence[tuple[str, Html, str]], title: str, note: str = "") -> Section:
-    """A section of (heading, markup, Markdown) parts."""
-    html = "".join(f"<h3>{text(heading)}</h3>{content}" for heading, content, _ in parts)
-    lines = "".join(f"### {markdown.plain(heading)}\n\n{content}\n" for heading, _, content in parts)
-    words = Html(f'<p class="note">{text(note)}</p>') if note else ""
-    return Section(title, words + html, (f"{markdown.plain(note)}\n\n" if note else "") + lines)
 
 
 def rate(results: dict, entry: dict) -> Cell:
@@ -237,7 +183,7 @@ def scores(results: dict) -> Section:
             if distances:
                 row.append(Cell(fixed(distances[method], 2) if method in distances else "–"))
             rows.append(row)
-        parts.append((verdicts.setting_title(results, setting), *both(head, rows)))
+        parts.append((verdicts.setting_title(results, setting), [table(head, rows)]))
     notes = ["Mean score; under it the winning rate against standard in percent, with its 95 % interval."]
     if results["binary"]:
         names = ", ".join(verdicts.title(results, metric) for metric in results["binary"])
@@ -249,7 +195,7 @@ def scores(results: dict) -> Section:
         )
     if "mps" in metrics:
         notes.append("MPS compares: the softmax of a pair's two scores, so standard has none of its own.")
-    return titled(parts, "Scores", " ".join(notes))
+    return section("Scores", parts, " ".join(notes))
 
 
 def baseline(results: dict, setting: str, metric: str) -> Cell:
@@ -271,18 +217,20 @@ def bar(results: dict, entry: dict, name: str = "") -> Bar:
         entry[kind],
         round(entry[f"{kind}_low"], 3),  # as verdict() rounds
         round(entry[f"{kind}_high"], 3),
-        Html(f'<span class="{cell.side}">{text(cell.versus)}</span>'),
+        cell.versus,
+        cell.side,
         faint=verdict(results, entry) in (PERHAPS_HIGHER, PERHAPS_LOWER),
     )
 
 
 def chart(
     results: dict, entries: Sequence[dict], names: Sequence[str], reaches: dict[bool, float], heading: str
-) -> Html:
+) -> Block:
     """Comparisons in one metric, as bars under a heading."""
     binary = verdicts.is_binary(results, entries[0]["metric"])
     bars = [bar(results, entry, name) for entry, name in zip(entries, names, strict=True)]
-    return Html(f"<h4>{text(heading)}</h4>") + (difference_bars if binary else win_bars)(bars, reach=reaches[binary])
+    drawn = (difference_bars if binary else win_bars)(bars, reach=reaches[binary])
+    return Block(macros("charts.html").headed(heading, drawn))
 
 
 def chart_unit(results: dict, metric: str) -> str:
@@ -311,14 +259,14 @@ def win_rates(results: dict) -> Section | None:
             if here:
                 drawn.append(chart(results, here, [each["method"] for each in here], reaches, heading))
         if drawn:
-            heading = verdicts.setting_title(results, setting)
-            parts.append((heading, Html("".join(drawn)), "The figures are in the table above.\n"))
+            drawn.append(Block(markdown="The figures are in the table above.\n"))
+            parts.append((verdicts.setting_title(results, setting), drawn))
     note = (
         "Bars start at the line of no difference from standard; thin lines are 95 % intervals. Blue lies above, orange "
         "below, pale is weak evidence, and where grey stands the interval contains no difference. Charts of one kind "
         "have the same axis."
     )
-    return titled(parts, "Other metrics", note) if parts else None
+    return section("Other metrics", parts, note) if parts else None
 
 
 def scatters(results: dict) -> Section | None:
@@ -335,35 +283,32 @@ def scatters(results: dict) -> Section | None:
             span = (min(every), max(every)) if every else None
             figures = [paired_scatter(found[STANDARD], found[method], method, span) for method in methods]
             if figures:
-                head = f"<h4>{text(verdicts.label(results, metric))}</h4>"
-                drawn.append(f'{head}<div class="scatters">{"".join(figures)}</div>')
+                drawn.append(Block(macros("charts.html").scatters(verdicts.label(results, metric), figures)))
         if drawn:
-            parts.append((verdicts.setting_title(results, setting), Html("".join(drawn)), "See report.html.\n"))
+            drawn.append(Block(markdown="See report.html.\n"))
+            parts.append((verdicts.setting_title(results, setting), drawn))
     note = (
         "One dot for each prompt and seed: standard across, the method up. Above the diagonal the method scores higher "
         "(blue), below it lower (orange)."
     )
-    return titled(parts, "Pairs of scores", note) if parts else None
+    return section("Pairs of scores", parts, note) if parts else None
 
 
 def head_to_head(results: dict) -> Section | None:
     reaches, parts = reaches_of(results, results["pairs"]), []
     for setting in in_order((), (each["setting"] for each in results["pairs"])):
         here = [each for each in results["pairs"] if each["setting"] == setting]
-        html, lines = [], []
+        blocks = []
         for metric in metrics_of(results):
             mine = [each for each in here if each["metric"] == metric]
             heading = f"{verdicts.title(results, metric)}, {chart_unit(results, metric)}"
             if mine:
-                html.append(chart(results, mine, list(map(against, mine)), reaches, heading))
+                blocks.append(chart(results, mine, list(map(against, mine)), reaches, heading))
         for couple in in_order((), map(against, here)):
             mine = [each for each in here if against(each) == couple]
-            words = verdicts.headline(results, mine, mine[0]["versus"])
-            details = [verdicts.detail(results, each) for each in mine]
-            html.append(finding(couple, verdict(results, mine[0]), words, details))
-            lines.append(markdown_finding(couple, verdict(results, mine[0]), words, details) + "\n")
-        parts.append((verdicts.setting_title(results, setting), Html("".join(html)), "".join(lines)))
-    return titled(parts, "Nets against each other", "On the same prompts and seeds.") if parts else None
+            blocks.append(finding(results, couple, mine, mine[0]["versus"]))
+        parts.append((verdicts.setting_title(results, setting), blocks))
+    return section("Nets against each other", parts, "On the same prompts and seeds.") if parts else None
 
 
 def against(entry: dict) -> str:
@@ -382,12 +327,12 @@ def by_category(results: dict) -> Section | None:
             mine = {e["metric"]: e for e in here if (e["category"], e["method"]) == (category, method)}
             cells = [rate(results, mine[metric]) if metric in mine else Cell("–") for metric in metrics]
             rows.append([f"{category} · {method}", brief(next(iter(mine.values()))["n"]), *cells])
-        parts.append((verdicts.setting_title(results, setting), *both(head, rows)))
+        parts.append((verdicts.setting_title(results, setting), [table(head, rows)]))
     note = (
         f"As above, per category of prompts. {count(results['families']['categories'], 'comparison')}, whose p are "
         "corrected together: ▲ and ▼ stand after that. Categories are small, so intervals are wide."
     )
-    return titled(parts, "By category", note)
+    return section("By category", parts, note)
 
 
 def comparisons(results: dict) -> Section | None:
@@ -419,14 +364,14 @@ def comparisons(results: dict) -> Section | None:
                     p_value(each["p_holm"]),
                 ]
             )
-        parts.append((verdicts.setting_title(results, setting), *both(head, rows)))
+        parts.append((verdicts.setting_title(results, setting), [table(head, rows)]))
     note = (
         "Winning rate: ties counted half, Wilson's interval. Mean difference: percentile bootstrap over prompts. p: "
         "exact sign test without ties, two-sided. Seeds of one prompt are related: intervals and p of winning rates "
         "are those of as many independent pairs as tell as much. p is corrected after Holm over the "
         f"{count(results['families']['methods'], 'comparison')} of this table."
     )
-    return titled(parts, "All comparisons", note)
+    return section("All comparisons", parts, note)
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
@@ -494,7 +439,7 @@ def pair_of(out: Path, results: dict, item: dict, method: str, metric: str, plac
 
 
 def cost(results: dict) -> Section | None:
-    """Seconds and memory per image, of the rows that :func:`trainer.cost.cost_per_image` makes."""
+    """Seconds and memory per image, of the rows that :func:`trainer.evaluation.cost.cost_per_image` makes."""
     rows = results["about"].get("cost", [])
     if not rows:
         return None
@@ -512,10 +457,10 @@ def cost(results: dict) -> Section | None:
             where = f"{row['method']}, {row['device']}" if len({each["device"] for each in here}) > 1 else row["method"]
             lines.append([where, fixed(row["seconds"], places), extra, *stages, peak, brief(row["batch"])])
         head = ["method", "seconds per image", "more, %", "of these noise", "sampling", "decoding", "peak GB", "batch"]
-        parts.append((verdicts.setting_title(results, setting), *both(head, lines)))
+        parts.append((verdicts.setting_title(results, setting), [table(head, lines)]))
     devices = ", ".join(in_order((), (row["device"] for row in rows)))
     note = f"Medians over the batches in this folder, on {devices}; peak memory is that of a whole batch on a GPU."
-    return titled(parts, "Cost", note)
+    return section("Cost", parts, note)
 
 
 def diagnostics(results: dict) -> Section | None:
@@ -525,8 +470,7 @@ def diagnostics(results: dict) -> Section | None:
         return None
     names = in_order((), (name for figures in nets.values() for name in figures))
     rows = [[name, *(brief(figures.get(name)) for figures in nets.values())] for name in names]
-    html, lines = both(["", *nets], rows)
-    return Section("The nets themselves", html, lines)
+    return section("The nets themselves", [("", [table(["", *nets], rows)])])
 
 
 def provenance(results: dict) -> Section:
@@ -540,14 +484,13 @@ def provenance(results: dict) -> Section:
     }
     parts = []
     if command := about.get("command"):
-        parts.append(("Command", code(command), markdown.code(command)))
+        parts.append(("Command", [block("code", command)]))
     for heading, facts in groups.items():
         rows = [
             (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
             for name, value in facts.items()
         ]
         if rows:
-            terms = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in rows)
-            parts.append((heading, Html(f'<dl class="facts">{terms}</dl>'), markdown.table(["", ""], rows)))
+            parts.append((heading, [block("facts", rows)]))
     note = "Every figure of this page stands in results.json, with the names it has here; every score in scores.jsonl."
-    return titled(parts, "How it was made", note)
+    return section("How it was made", parts, note)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from markupsafe import Markup
 from torch import Tensor
 
 from npnet_core.architectures import GoldenNet
@@ -20,8 +21,7 @@ from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.results import summarise
 from trainer.fitting.history import read_history
 from trainer.fitting.learning_curve import learning_curve
-from trainer.report import markdown
-from trainer.report.page import Html, Section, figure, paragraph, table
+from trainer.report.page import Section, block, macros, section, table
 from trainer.report.report import write_report
 from trainer.shapes.stages import RECIPE, World, fits, two_settings
 
@@ -55,15 +55,14 @@ def about_fits(dataset: Path, nets: Mapping[str, GoldenNet]) -> Section:
         "about 1.4 if they have nothing in common."
     )
     head, rows = fits(nets)
-    return Section(
-        "Where the nets come from", paragraph(words) + table(head, rows), f"{words}\n\n{markdown.table(head, rows)}"
-    )
+    return section("Where the nets come from", [("", [block("paragraph", words), table(head, rows)])])
 
 
 def learning_curves(out: Path, nets: Mapping[str, GoldenNet]) -> Section:
     """One picture per fit."""
     drawn = {name: learning_curve(read_history(out / f"fit-{name}" / "log.jsonl")) for name in nets}
-    return Section("What they learnt", "".join(figure(svg, name, "chart") for name, svg in drawn.items()))
+    figure = macros("parts.html").figure
+    return Section("What they learnt", "".join(figure(Markup(svg), name, "chart") for name, svg in drawn.items()))
 
 
 def noise_pictures(out: Path, models: World, nets: Mapping[str, GoldenNet], results: dict) -> Section:
@@ -84,7 +83,8 @@ def noise_pictures(out: Path, models: World, nets: Mapping[str, GoldenNet], resu
             cells = [noise_rgb(before), noise_rgb(after), noise_rgb(ENLARGED * (after - before)), *pictures]
             rows.append([f"{item['prompt']}, {item['seed']}", *map(pixelated, cells)])
         parts.append(table(head, rows, name))
-    return Section("What they do to the noise", paragraph(words) + "".join(parts))
+    html = "".join(each.html for each in (block("paragraph", words), *parts))
+    return Section("What they do to the noise", html)
 
 
 def noise_rgb(noise: Tensor) -> Tensor:
@@ -92,11 +92,11 @@ def noise_rgb(noise: Tensor) -> Tensor:
     return (noise[:3] / 6 + 0.5).clamp(0, 1).movedim(0, 2)
 
 
-def pixelated(image: Tensor, pixels: int = 80) -> Html:
+def pixelated(image: Tensor, pixels: int = 80) -> Markup:
     """[H, W, 3] in 0..1 as an <img> whose pixels are enlarged without smoothing."""
     from PIL import Image
 
     content = io.BytesIO()
     Image.fromarray((image * 255).round().to(torch.uint8).numpy()).save(content, "PNG")
     data = base64.b64encode(content.getvalue()).decode()
-    return Html(f'<img class="pixels" src="data:image/png;base64,{data}" height="{pixels}" alt="">')
+    return macros("parts.html").pixels(f"data:image/png;base64,{data}", pixels)

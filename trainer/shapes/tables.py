@@ -11,7 +11,7 @@ from trainer.bases import Schedule
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.results import summarise
 from trainer.evaluation.sampling_settings import Setting
-from trainer.report import markdown
+from trainer.report.page import table
 from trainer.shapes import world
 from trainer.shapes.stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, compare, fit_net, fits, two_settings
 from trainer.shapes.workers import in_parallel
@@ -81,8 +81,8 @@ def make_tables(weights: Path, dataset: Path, scale: Scale, out: Path, seed: int
     ]
     in_parallel(compare_all, weights, tables, out / "compare", scale)
     parts = []
-    for table, evaluation in zip(tables, compare_all(weights, tables, out / "compare", scale), strict=True):
-        parts += [f"## {table.title}", render(summarise(evaluation.rows, evaluation.about)["methods"])]
+    for each, evaluation in zip(tables, compare_all(weights, tables, out / "compare", scale), strict=True):
+        parts += [f"## {each.title}", render(summarise(evaluation.rows, evaluation.about)["methods"])]
     parts.insert(1, fits_table(files))
     return "\n\n".join(parts) + "\n"
 
@@ -92,14 +92,14 @@ def compare_all(
 ) -> list[Evaluation]:
     """:func:`trainer.shapes.stages.compare` for every table."""
     return [
-        compare(weights, table.nets, table.settings, out, scale, methods=table.methods, worker=worker, **table.more)
-        for table in tables
+        compare(weights, each.nets, each.settings, out, scale, methods=each.methods, worker=worker, **each.more)
+        for each in tables
     ]
 
 
 def fits_table(files: Mapping[str, Path]) -> str:
     """What each net was fitted on and how much of the change it explains for prompts it never saw."""
-    return markdown.table(*fits({name: load_npnet(path) for name, path in files.items()}))
+    return table(*fits({name: load_npnet(path) for name, path in files.items()})).markdown
 
 
 def render(rows: Sequence[dict]) -> str:
