@@ -17,7 +17,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..npnet_core.errors import InputError
-from ..npnet_core.redenoise import INVERSIONS, INVERSIONS_HELP, Level, check_levels, evaluations, redenoise
+from ..npnet_core.redenoising import INVERSIONS, INVERSIONS_HELP, Level, check_levels, evaluations, redenoise
 from .conditioning import base_family, start_at
 from .golden import WRAPPER_KEY
 from .versions import known, search_aliases
@@ -52,7 +52,7 @@ class NoisePair:
         items: [B], which noise of the seed's stream each one is.
         base_family: of the prompt, as in :class:`npnet_core.config.Config`.
         sigmas: the noise levels that it was made between, noisiest first, one more than steps were taken down.
-        cfg, inversion_cfg, rounds, inversion: as in :func:`npnet_core.redenoise.redenoise`.
+        cfg, inversion_cfg, rounds, inversion: as in :func:`npnet_core.redenoising.redenoise`.
         scores: scorer → raw scores of source and target images, [B] each.
         kept: [B], whether every filter so far prefers the target.
     """
@@ -75,7 +75,7 @@ def noise_levels(model_sampling, sigmas: Tensor, inversion: str, depth: int) -> 
     """The levels that re-denoising needs: the first sigmas, and for ``released`` the level one step further down.
 
     Raises:
-        InputError: as :func:`npnet_core.redenoise.check_levels`.
+        InputError: as :func:`npnet_core.redenoising.check_levels`.
     """
     level = Level.flow if isinstance(model_sampling, comfy.model_sampling.CONST) else Level.exploding
     levels = [level(float(sigma)) for sigma in sigmas[: depth + 1]]
@@ -126,7 +126,7 @@ def redenoise_pair(
         sigmas: a schedule, of which the first values are read, one more than ``depth``.
         latent: a LATENT.
         depth: how many steps are taken down, and as many back.
-        options: cfg, inversion_cfg, rounds and inversion of :func:`npnet_core.redenoise.redenoise`.
+        options: cfg, inversion_cfg, rounds and inversion of :func:`npnet_core.redenoising.redenoise`.
     """
     model_sampling = model.get_model_object("model_sampling")
     sigmas = sigmas[: depth + 1]

@@ -59,7 +59,7 @@ class Manifest:
         sigmas: the noise levels of re-denoising, one more than it takes steps down (two in the paper), as ComfyUI
             counts sigma: √((1 - ᾱ) / ᾱ), or flow's 0..1. Compared to 1e-5 relative.
         cfg, inversion_cfg: guidance of the denoising and of the inversion step.
-        inversion, rounds: as in :func:`npnet_core.redenoise.redenoise`.
+        inversion, rounds: as in :func:`npnet_core.redenoising.redenoise`.
         recorded: JSON values worth knowing later (base model, how images were sampled, scorers, versions); may
             differ from writer to writer, every pair keeps its writer's.
     """

@@ -14,14 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # room → what it may import besides the standard library, at the top of a file or anywhere in it
 CORE = {"npnet_core", "torch", "numpy", "einops", "safetensors"}
-TRAINER = CORE | {"trainer", "tqdm", "PIL", "tomli"}
+TRAINER = CORE | {"trainer", "tqdm", "PIL", "tomli", "jinja2", "markupsafe"}
 NODES = CORE | {"nodes", "comfy", "comfy_api", "folder_paths", "latent_preview"}
 AT_TOP = {"npnet_core": CORE, "trainer": TRAINER, "nodes": NODES}
 INSIDE = {
     "npnet_core": CORE | {"transformers", "ftfy", "huggingface_hub"},
     "trainer": TRAINER
-    | {"transformers", "diffusers", "accelerate", "pyarrow", "tensorboard", "wandb", "timm", "matplotlib"}
-    | {"scipy", "statsmodels", "jinja2"}
+    | {"transformers", "diffusers", "accelerate", "pyarrow", "tensorboard", "wandb", "timm", "scipy", "statsmodels"}
     | {"pytorch_fid", "torchvision"},  # the extra [fid]
     "nodes": NODES,
 }

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from npnet_core import redenoise as module
+from npnet_core import redenoising as module
 from npnet_core.errors import InputError
-from npnet_core.redenoise import Level, check_levels, ddim, denoised_from, evaluations, guide, redenoise
+from npnet_core.redenoising import Level, check_levels, ddim, denoised_from, evaluations, guide, redenoise
 
 CFG, INVERSION_CFG = 5.5, 1.0
 SDXL = dict(

@@ -21,7 +21,7 @@ from comfy.text_encoders.sd2_clip import SD2Tokenizer
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
-from npnet_core.redenoise import Level
+from npnet_core.redenoising import Level
 from tests import tiny_pipelines
 from tests.nodes.tiny_pack.models import SDXL_UNET, seed_parameters
 from trainer.bases import Base, decode, denoiser, encode, initial_noise, load_base

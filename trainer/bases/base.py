@@ -2,7 +2,7 @@
 
 Everything between the parts is a tensor of one kind: latents and noise are fp32 [B, C, h, w] with unit variance at the
 start, whatever a network, a scheduler or an autoencoder wants scaled, packed or unsqueezed; images are fp32
-[B, H, W, 3] in 0..1; ``cfg`` is that of :func:`npnet_core.redenoise.guide`, whatever a pipeline counts.
+[B, H, W, 3] in 0..1; ``cfg`` is that of :func:`npnet_core.redenoising.guide`, whatever a pipeline counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from npnet_core.errors import InputError
-from npnet_core.redenoise import Level
+from npnet_core.redenoising import Level
 from trainer.bases.schedules import Preset, Schedule
 
 PARTS = {
@@ -67,7 +67,7 @@ class Base(ABC):
     @property
     @abstractmethod
     def prediction(self) -> str:
-        """What :meth:`run_network` returns, one of :data:`npnet_core.redenoise.PREDICTIONS`."""
+        """What :meth:`run_network` returns, one of :data:`npnet_core.redenoising.PREDICTIONS`."""
 
     @property
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from npnet_core.errors import InputError
-from npnet_core.redenoise import Level
+from npnet_core.redenoising import Level
 from trainer.bases.base import Base
 from trainer.bases.schedules import SAMPLERS, Schedule
 

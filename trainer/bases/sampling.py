@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from npnet_core.errors import InputError
-from npnet_core.redenoise import Denoiser, Level, denoised_from, eps_from, guide
+from npnet_core.redenoising import Denoiser, Level, denoised_from, eps_from, guide
 from trainer.bases.base import Base, first_draw, latent_shape
 from trainer.bases.prompts import Prompts
 from trainer.bases.schedules import STOCHASTIC, Schedule
 
 
 def levels(base: Base, schedule: Schedule, shape: tuple[int, int, int] | None = None) -> list[Level]:
-    """The noise level of each step, noisiest first: what :func:`npnet_core.redenoise.redenoise` goes down and up on.
+    """The noise level of each step, noisiest first: what :func:`npnet_core.redenoising.redenoise` goes down and up on.
 
     Args:
         shape: (C, h, w) of the latents, on which a flow model's levels may depend; by default the network's own.
@@ -84,7 +84,7 @@ def predict(base: Base, x: Tensor, t: float, prompts: Prompts, cfg: float, contr
 
 
 def denoiser(base: Base, prompts: Prompts, control: Tensor | None = None) -> Denoiser:
-    """The ``denoise(x, level, cfg)`` of :mod:`npnet_core.redenoise`, for B prompts and latents on ``base.device``."""
+    """The ``denoise(x, level, cfg)`` of :mod:`npnet_core.redenoising`, for B prompts and latents on ``base.device``."""
 
     def denoise(x: Tensor, level: Level, cfg: float) -> Tensor:
         return denoised_from(predict(base, x, level.t, prompts, cfg, control), x, level, base.prediction)
@@ -146,7 +146,7 @@ def sample(
 
 
 def _prediction_from(denoised: Tensor, x: Tensor, level: Level, kind: str) -> Tensor:
-    """The inverse of :func:`npnet_core.redenoise.denoised_from`."""
+    """The inverse of :func:`npnet_core.redenoising.denoised_from`."""
     eps = eps_from(x, denoised, level)
     if kind == "epsilon":
         return eps

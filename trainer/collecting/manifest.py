@@ -9,7 +9,7 @@ from pathlib import Path
 
 from npnet_core.errors import InputError
 from npnet_core.npd import Manifest, NPDWriter, read_manifest
-from npnet_core.redenoise import check_levels
+from npnet_core.redenoising import check_levels
 from trainer import bases
 from trainer.bases import Base
 from trainer.collecting.recipe import Recipe

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from npnet_core.errors import InputError
-from npnet_core.redenoise import Redenoised, redenoise
+from npnet_core.redenoising import Redenoised, redenoise
 from trainer import bases
 from trainer.bases import Base, Prompts, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
 class Redenoising:
-    """Settings of :func:`npnet_core.redenoise.redenoise`.
+    """Settings of :func:`npnet_core.redenoising.redenoise`.
 
     Args:
         cfg: guidance on the way down (w_l).

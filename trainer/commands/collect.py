@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from npnet_core.errors import InputError
-from npnet_core.redenoise import INVERSIONS_HELP
+from npnet_core.redenoising import INVERSIONS_HELP
 from trainer import bases
 from trainer.bases import PRESETS, SAMPLERS, SPACINGS, Base
 from trainer.collecting.collect import collect

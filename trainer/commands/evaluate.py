@@ -15,7 +15,7 @@ import torch
 
 from npnet_core.checkpoint import load_npnet
 from npnet_core.errors import InputError
-from npnet_core.redenoise import INVERSIONS_HELP
+from npnet_core.redenoising import INVERSIONS_HELP
 from trainer import bases
 from trainer.bases import SAMPLERS, SPACINGS
 from trainer.collecting.keys import seed_range

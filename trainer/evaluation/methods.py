@@ -19,7 +19,7 @@ from torch import Tensor
 from npnet_core.architectures import GoldenNet
 from npnet_core.errors import InputError
 from npnet_core.golden import golden_noise, noise_generator
-from npnet_core.redenoise import check_levels, ddim
+from npnet_core.redenoising import check_levels, ddim
 from trainer import bases
 from trainer.bases import Base, Prompts
 from trainer.collecting.redenoising import REDENOISING, Redenoising

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from npnet_core.errors import InputError
-from npnet_core.redenoise import Level, ddim, redenoise
+from npnet_core.redenoising import Level, ddim, redenoise
 from tests import tiny_pipelines
 from trainer.bases import (
     PRESETS,

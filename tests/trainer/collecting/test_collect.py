@@ -34,7 +34,7 @@ from tqdm import tqdm
 from npnet_core.errors import InputError
 from npnet_core.npd import NPDReader, NPDWriter, PairKey
 from npnet_core.preference import Scorer
-from npnet_core.redenoise import Level
+from npnet_core.redenoising import Level
 from tests import tiny_pipelines
 from tests.tiny_scorers import write_clip
 from trainer import bases

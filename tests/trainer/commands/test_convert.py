@@ -12,7 +12,7 @@ import torch
 from npnet_core.errors import InputError
 from npnet_core.npd import NPDReader, merge
 from npnet_core.preference import read_scorer
-from npnet_core.redenoise import redenoise
+from npnet_core.redenoising import redenoise
 from npnet_core.summary import dataset_overlap, render, render_overlap, summarise
 from tests import tiny_pipelines
 from tests.tiny_scorers import write_clip
