@@ -36,7 +36,8 @@ def read_table(text: str, separator: str) -> dict[int, dict[str, str | None]]:
         separator, text = marked[1], "\n" + text[marked.end() :]  # the lines keep their numbers
     else:
         names = text.lstrip("\n").partition("\n")[0]
-        separator = max((separator, *SEPARATORS), key=names.count)
+        # a comma before a space is text, as in "Prompt (subject, style)"
+        separator = max((separator, *SEPARATORS), key=lambda each: len(re.findall(rf"{re.escape(each)}(?! )", names)))
     records = list(_records(text, separator))
     if not records:
         return {}

@@ -56,6 +56,10 @@ def test_a_tsv_without_quoting():
     assert {row["Category"] for row in rows.values()} == {"Signs"}
 
 
+def test_a_comma_in_the_name_of_a_tsv_s_only_column_separates_nothing():
+    assert read_table("Prompt (subject, style)\na cat, oil\n", "\t") == {1: {"Prompt (subject, style)": "a cat, oil"}}
+
+
 def test_a_tsv_whose_last_cells_an_editor_has_cut_off():
     text = 'Prompt\tCategory\tNote\n"Go, says a sign\tSigns\na cat\na dog that says woof"\tAnimals\tx\n'
     assert [row["Prompt"] for row in read_table(text, "\t").values()] == [
