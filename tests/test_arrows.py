@@ -20,7 +20,8 @@ AT_TOP = {"npnet_core": CORE, "trainer": TRAINER, "nodes": NODES}
 INSIDE = {
     "npnet_core": CORE | {"transformers", "ftfy", "huggingface_hub"},
     "trainer": TRAINER
-    | {"transformers", "diffusers", "accelerate", "pyarrow", "tensorboard", "wandb", "timm", "scipy", "statsmodels"}
+    | {"transformers", "diffusers", "huggingface_hub", "accelerate", "pyarrow", "tensorboard", "wandb", "timm"}
+    | {"scipy", "statsmodels"}
     | {"pytorch_fid", "torchvision"},  # the extra [fid]
     "nodes": NODES,
 }
