@@ -513,8 +513,8 @@ class _Damage(Exception):
 def _damaged(folder: Path, damage: dict[str, str], count: int) -> InputError:
     named = "; ".join(f"{part}: {what}" for part, what in damage.items())
     return InputError(
-        f"{len(damage)} of {count} parts of the dataset {folder} are damaged ({named}): delete their files and collect "
-        "them again, or leave them out (--skip-corrupt)."
+        f"{len(damage)} of {count} parts of the dataset {folder} are damaged ({named}): delete their files and make "
+        "those pairs again; `npnet inspect` and `npnet fit` can leave them out (--skip-corrupt)."
     )
 
 

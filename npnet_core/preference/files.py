@@ -113,7 +113,7 @@ def find_vocabulary(vocabulary: Vocabulary, weights: Path) -> Path:
             if path is not None and _has_words(path.parent, vocabulary):
                 return path.parent
     raise InputError(
-        f"{vocabulary.title} is not beside {weights}: put it there, or name the tokenizer folder of a base model."
+        f"{vocabulary.title} is not beside {weights}: put it there (from {vocabulary.repositories[0]} on the hub)."
     )
 
 

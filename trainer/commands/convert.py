@@ -35,7 +35,9 @@ class Options:
 
     source: Path = argument("NPNet, preference model, or a folder of pairs (npz)")
     target: Path = argument("the safetensors file, or the dataset's folder, to write")
-    base_model: str | None = option(None, "of an NPNet: kept in the metadata; of pairs: folder or hub id, it is read")
+    base_model: str | None = option(
+        None, "of an NPNet: kept in the metadata; of pairs: folder or hub id, it is read", path=True
+    )
     kind: str | None = option(None, f"of a preference model that does not tell: one of {', '.join(KINDS)}")
     captions: Path | None = option(None, "of pairs: the file of JSON lines that was written with them")
     scorer: tuple[str, ...] = option(("hpsv2.1",), "of pairs: what scored them, in the order of the lists, or none")
