@@ -19,35 +19,16 @@
 - Under ComfyUI our modules belong to the pack's package. Reach them through `pack` (`pack.npnet_core.golden`):
   an absolute `import npnet_core` here would make a second copy of every class.
 - `import nodes`, `import comfy…` give ComfyUI's modules: its folder stands first on `sys.path`.
-
-ComfyUI is looked for at `$COMFYUI_PATH`, else at `~/ComfyUI`, else around the clone (in `custom_nodes/`).
-`$COMFYUI_ARGS` replaces `--cpu`, for example by `--novram` on a machine with a GPU.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-NOT_FOUND = "ComfyUI not found: set COMFYUI_PATH to a checkout (>= 0.3.64) and install its requirements"
-PACK = "npnet-golden-noise"
-
-
-def find_comfyui() -> Path | None:
-    named = os.environ.get("COMFYUI_PATH")
-    for folder in [Path(named)] if named else [Path.home() / "ComfyUI", ROOT.parent.parent]:
-        if (folder / "comfy" / "cli_args.py").is_file():
-            return folder.resolve()
-    return None
-
-
-COMFYUI = find_comfyui()
-COMFYUI_ARGS = [*os.environ.get("COMFYUI_ARGS", "--cpu").split(), "--use-pytorch-cross-attention"]
+from tests.comfyui import COMFYUI, COMFYUI_ARGS, NOT_FOUND, PACK, make_base
 
 
 class NoComfyUI(pytest.Module):
@@ -59,18 +40,6 @@ def pytest_pycollect_makemodule(module_path, parent):
     if COMFYUI is None:
         return NoComfyUI.from_parent(parent, path=module_path)
     return None
-
-
-def make_base(config: pytest.Config) -> Path:
-    """A temporary base folder for ComfyUI whose custom_nodes are this repository and the tiny pack."""
-    temporary = tempfile.TemporaryDirectory(prefix="npnet-comfyui-")
-    config.add_cleanup(temporary.cleanup)
-    base = Path(temporary.name).resolve()
-    for name in ("custom_nodes", "models/npnet", "models/preference", "input", "output", "user"):
-        (base / name).mkdir(parents=True)
-    (base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
-    (base / "custom_nodes" / "tiny_pack").symlink_to(ROOT / "tests/nodes/tiny_pack", target_is_directory=True)
-    return base
 
 
 def configure(base: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from comfy_execution.utils import get_executing_context
 
 import nodes
 from tests.nodes.errors import NodeFailed, PromptRefused
+from tests.nodes.modules import Modules
 
 
 @dataclass(frozen=True)
@@ -91,20 +90,6 @@ def call(node_id: str, **inputs) -> tuple:
         output = run(**inputs)
     assert not inspect.isawaitable(output)
     return tuple(output.args) if hasattr(output, "args") else tuple(output)
-
-
-class Modules:
-    """A package whose modules are imported when they are named: `pack.npnet_core.golden`."""
-
-    def __init__(self, name: str):
-        self._package = importlib.import_module(name)
-
-    def __getattr__(self, name: str):
-        full_name = f"{self._package.__name__}.{name}"
-        spec = importlib.util.find_spec(full_name)
-        if spec is None:
-            return getattr(self._package, name)
-        return Modules(full_name) if spec.submodule_search_locations else importlib.import_module(full_name)
 
 
 def boot(packs: list[Path]) -> dict[str, Modules]:

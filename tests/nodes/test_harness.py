@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import nodes
+from tests.comfyui import find_comfyui
 from tests.nodes.conditionings import SHAPES, conditioning
-from tests.nodes.conftest import find_comfyui
 from tests.nodes.errors import NodeFailed, PromptRefused
 
 SDXL = {
@@ -165,7 +165,7 @@ def test_comfyui_is_found_where_it_is_named_or_around_the_clone(monkeypatch, tmp
     for name in ("named", "home/ComfyUI", "around"):
         (tmp_path / name / "comfy").mkdir(parents=True)
         (tmp_path / name / "comfy" / "cli_args.py").touch()
-    monkeypatch.setattr("tests.nodes.conftest.ROOT", tmp_path / "around" / "custom_nodes" / "clone")
+    monkeypatch.setattr("tests.comfyui.ROOT", tmp_path / "around" / "custom_nodes" / "clone")
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "named"))
     assert find_comfyui() == tmp_path / "named"

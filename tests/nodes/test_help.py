@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from tests.nodes.conftest import PACK, ROOT
+from tests.comfyui import PACK, ROOT
 
 PAGES = sorted((ROOT / "web" / "docs").glob("*.md"))
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from tests.nodes.conftest import COMFYUI, COMFYUI_ARGS, ROOT, make_base
+from tests.comfyui import COMFYUI, COMFYUI_ARGS, ROOT, make_base
 from tests.nodes.errors import NodeFailed
 from tests.nodes.npnets import save_tiny_npnet
 from tests.nodes.scorers import save_tiny_scorer

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.nodes.conftest import ROOT
+from tests.comfyui import ROOT
 
 LANGUAGES = sorted(path.name for path in (ROOT / "locales").iterdir())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.nodes.conftest import COMFYUI, COMFYUI_ARGS, make_base
+from tests.comfyui import COMFYUI, COMFYUI_ARGS, make_base
 from tests.nodes.npnets import save_tiny_npnet
 from tests.nodes.scorers import save_tiny_scorer
 from tests.nodes.server import serve

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.nodes.conftest import ROOT
+from tests.comfyui import ROOT
 from tests.nodes.test_start import SCRIPT
 
 pytestmark = pytest.mark.skipif(

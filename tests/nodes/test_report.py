@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from tests.nodes.conftest import PACK, ROOT
+from tests.comfyui import PACK, ROOT
 
 SCRIPT = ROOT / "web" / "js" / "report.js"
 

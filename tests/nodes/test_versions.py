@@ -9,7 +9,7 @@ import pytest
 from comfy_api.latest import io
 
 import nodes
-from tests.nodes.conftest import ROOT
+from tests.comfyui import ROOT
 from tests.nodes.errors import PromptRefused
 from tests.nodes.npnets import save_tiny_npnet
 from tests.nodes.small_graphs import small_graphs

@@ -7,13 +7,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
+import pytest
+
+from tests.comfyui import PACK, ROOT
 from tests.nodes.server import Server
 
+RENDERERS = ("canvas", "nodes 2.0")
+NODES_2 = "Comfy.VueNodes.Enabled"  # the setting
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
-PATIENCE = 120_000  # milliseconds for whatever is waited for
+SCREENSHOTS = ROOT / "build" / "screenshots"
+PATIENCE = 60_000  # milliseconds for whatever is waited for
 
 # Everything that would look wrong on the canvas, as sentences; none is good.
 PROBLEMS = """() => {
@@ -63,16 +67,32 @@ class Canvas:
 
     page: object
     errors: list[str]
+    renderer: str
 
     def screenshot(self, name: str) -> None:
-        """Keep what can be seen as build/screenshots/<name>.png."""
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        """Keep what can be seen as build/screenshots/<renderer>/<name>.png."""
+        folder = SCREENSHOTS / self.renderer
+        folder.mkdir(parents=True, exist_ok=True)
         self.page.wait_for_timeout(500)  # the canvas is drawn frame by frame
-        self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
+        self.page.screenshot(path=folder / f"{name}.png")
 
     def command(self, name: str) -> None:
         """What stands in a menu, for example `Comfy.BrowseTemplates`."""
         self.page.evaluate("name => app.extensionManager.command.execute(name)", name)
+
+    def open_template(self, name: str) -> None:
+        """As people do: Browse Templates, this pack, a click on the picture."""
+        self.command("Comfy.BrowseTemplates")
+        self.page.get_by_text(PACK, exact=True).first.click()
+        self.page.get_by_test_id(f"template-workflow-{name}").click()
+        self.page.wait_for_function("name => document.title.includes(name)", arg=name)
+        self.page.get_by_test_id("template-workflows-content").wait_for(state="hidden")
+        self.page.wait_for_timeout(300)
+
+    def run(self) -> None:
+        """Press the button Run."""
+        own = self.page.get_by_test_id("queue-button")
+        self.page.locator("button").and_(own).or_(own.locator("button")).first.click()  # a frame around it, once
 
     def types(self) -> list[str]:
         """The types of all nodes on the canvas, sorted."""
@@ -99,15 +119,18 @@ def start_browser(executable: str) -> Iterator:
 
 
 @contextmanager
-def open_canvas(browser, server: Server, locale: str = "en") -> Iterator[Canvas]:
-    """ComfyUI's page, loaded, with an empty canvas."""
-    server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Locale": locale})
+def open_canvas(browser, server: Server, renderer: str, locale: str = "en") -> Iterator[Canvas]:
+    """ComfyUI's page, with an empty canvas. Skips a renderer (of RENDERERS) that the frontend does not offer."""
+    settings = {NODES_2: renderer == "nodes 2.0", "Comfy.Locale": locale}
+    server.post("/settings", {"Comfy.TutorialCompleted": True, **settings})
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(PATIENCE)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(f"{error}\n{error.stack}"))
     page.goto(server.url)
     page.wait_for_function("() => window.app?.extensionManager && window.app.graph && window.app.vueAppReady")
+    if renderer == "nodes 2.0" and page.evaluate(f"app.ui.settings.settingsParamLookup['{NODES_2}'].type") == "hidden":
+        pytest.skip("this frontend has no Nodes 2.0 yet")
     page.evaluate("app.graph.clear()")
-    yield Canvas(page, errors)
+    yield Canvas(page, errors, renderer)
     page.close()
