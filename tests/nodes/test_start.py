@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.nodes.conftest import configure
 base, pack = Path(sys.argv[1]), Path(sys.argv[2])
 configure(base)
-import nodes
+import execution, server, nodes  # as main.py, before it loads any pack
 import comfy_config.config_parser  # by which ComfyUI reads the pack's pyproject.toml
 before, known = set(sys.modules), set(nodes.NODE_CLASS_MAPPINGS)
 assert asyncio.run(nodes.load_custom_node(str(pack), module_parent="custom_nodes"))
