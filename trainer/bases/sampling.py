@@ -98,7 +98,7 @@ def sample(
     noise: Tensor,
     prompts: Prompts,
     schedule: Schedule,
-    cfg: float,
+    cfg: float | Sequence[float],
     *,
     seeds: Sequence[int] | None = None,
     first_denoised: Tensor | None = None,
@@ -109,6 +109,7 @@ def sample(
     Args:
         noise: [B, C, h, w], unit variance.
         prompts: B of them.
+        cfg: guidance scale, or one for each of the schedule's :func:`evaluations`.
         seeds: one per image, needed by the :data:`STOCHASTIC` samplers; each image's stream goes on behind the draw
             that :func:`initial_noise` makes from the seed, as in diffusers' pipelines: no image depends on its batch.
         first_denoised: [K ≤ B, C, h, w], what ``denoiser(…)(noise, levels(…)[0], cfg)`` said for the first K images
@@ -117,9 +118,11 @@ def sample(
 
     Raises:
         InputError: a stochastic sampler got no seeds.
-        ValueError: ``first_denoised`` with a schedule that does not start there (:func:`shares_first`).
+        ValueError: ``first_denoised`` with a schedule that does not start there (:func:`shares_first`), another number
+            of guidance scales than there are evaluations.
     """
     scheduler = base.scheduler(schedule, tuple(noise.shape[1:]))
+    scales = [cfg] * len(scheduler.timesteps) if isinstance(cfg, float | int) else cfg
     if first_denoised is not None and not _starts_at_noise(scheduler):
         raise ValueError(f"{schedule} does not start with a prediction at the noise itself: sample it without.")
     x = noise.to(base.device, torch.float32) * _initial_scale(scheduler)
@@ -131,7 +134,7 @@ def sample(
         for generator in generators:
             first_draw(generator, x.shape[1:])
         extra["generator"] = generators
-    for i, t in enumerate(scheduler.timesteps):
+    for i, (t, scale) in enumerate(zip(scheduler.timesteps, scales, strict=True)):
         scaled = _scaled(scheduler, x, t)
         known = 0 if i > 0 or first_denoised is None else len(first_denoised)
         predictions = []
@@ -140,7 +143,7 @@ def sample(
             predictions.append(_prediction_from(first_denoised, scaled[:known], first, base.prediction))
         if known < len(x):
             shown = control if control is None or len(control) == 1 else control[known:]
-            predictions.append(predict(base, scaled[known:], t.item(), prompts[known:], cfg, shown))
+            predictions.append(predict(base, scaled[known:], t.item(), prompts[known:], scale, shown))
         x = scheduler.step(torch.cat(predictions), t, x, return_dict=False, **extra)[0]
     return x
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
-STAGES = ("noise_seconds", "sample_seconds", "decode_seconds")
+STAGES = ("noise_seconds", "sample_seconds", "decode_seconds", "choose_seconds")
 
 
 class Stopwatch:
@@ -38,17 +40,31 @@ class Stopwatch:
         return time.perf_counter()
 
 
+@contextmanager
+def counted_rows(network: nn.Module) -> Iterator[list[int]]:
+    """A list that gets, for each call of the network within the block, how many rows it evaluated."""
+    rows = []
+    hook = network.register_forward_hook(lambda _module, _inputs, output: rows.append(len(output[0])))
+    try:
+        yield rows
+    finally:
+        hook.remove()
+
+
 def cost_per_image(measured: Sequence[dict]) -> list[dict]:
     """One row per setting and method: medians over the batches, warm-up left out where there is more than that.
 
     Args:
         measured: a dict per batch: ``setting``, ``method``, ``images`` (how many), ``warm_up`` (whether it was the
-            first of its kind in its process), the seconds of each of :data:`STAGES`, ``peak_bytes`` (None where PyTorch
-            does not count them; without the weights of nets that the method does not use), ``device``.
+            first of its kind in its process), the seconds of each of :data:`STAGES` (0 for one that is not there),
+            ``rows`` (of the base model's network, absent in folders of version 0.1.0), ``peak_bytes`` (None where
+            PyTorch does not count them; without the weights of nets that the method does not use), ``device``.
 
     Returns:
         dicts of ``setting``, ``method``, ``device``, ``batch`` (images at once), ``batches`` (how many were measured),
-        ``seconds`` per image (of all stages), each stage's alone, ``peak_bytes`` of the whole batch.
+        ``seconds`` per image (of all stages), each stage's alone, ``predictions`` per image (evaluations of the base
+        model's network, both branches of a guided one counted; None where they were not), ``peak_bytes`` of the whole
+        batch.
     """
     groups = defaultdict(list)
     for batch in measured:
@@ -59,8 +75,10 @@ def cost_per_image(measured: Sequence[dict]) -> list[dict]:
         full = [batch for batch in batches if batch["images"] == largest]
         full = [batch for batch in full if not batch["warm_up"]] or full
         row = {"setting": setting, "method": method, "device": device, "batch": largest, "batches": len(full)}
-        row["seconds"] = statistics.median(sum(batch[stage] for stage in STAGES) / largest for batch in full)
-        row |= {stage: statistics.median(batch[stage] / largest for batch in full) for stage in STAGES}
+        row["seconds"] = statistics.median(sum(batch.get(stage, 0) for stage in STAGES) / largest for batch in full)
+        row |= {stage: statistics.median(batch.get(stage, 0) / largest for batch in full) for stage in STAGES}
+        rows_of = [batch["rows"] / largest for batch in full if "rows" in batch]
+        row["predictions"] = statistics.median(rows_of) if rows_of else None
         peaks = [batch["peak_bytes"] for batch in full if batch["peak_bytes"] is not None]
         row["peak_bytes"] = max(peaks, default=None)
         rows.append(row)

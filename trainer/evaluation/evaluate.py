@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from npnet_core.architectures import GoldenNet
+from npnet_core.errors import InputError
 from npnet_core.preference import KINDS, Scorer
 from trainer.bases import Base
 from trainer.collecting.redenoising import REDENOISING, Redenoising
@@ -41,7 +42,7 @@ from trainer.evaluation.diagnostics import NO_GPU, diagnose
 from trainer.evaluation.draws import draw
 from trainer.evaluation.folder import claim, facts, suffix, write_json
 from trainer.evaluation.generate import make_images
-from trainer.evaluation.methods import check_methods, choose_methods
+from trainer.evaluation.methods import Method, check_methods, choose_methods
 from trainer.evaluation.offload import offloaded
 from trainer.evaluation.pictures import batches, every_picture
 from trainer.evaluation.sampling_settings import Setting
@@ -106,10 +107,12 @@ def evaluate(
         about: entries to add to what the report says of the run.
 
     Raises:
-        InputError: for settings, nets or prompts that cannot be used, and for a folder that holds another run.
+        InputError: for settings, nets or prompts that cannot be used, a method that chooses by a preference model which
+            is not among ``scorers`` or cannot be loaded, and for a folder that holds another run.
     """
     chosen = choose_methods(methods, npnets, redenoising, repaint_rounds)
     check_methods(chosen, base, settings, redenoising)
+    choosing = choosers(chosen, scorers)
     draws = draw(prompts, seeds, seeds_per_prompt)
     pictures = every_picture(draws, settings, chosen)
     claim(out, worker, facts(base, scorers, chosen, redenoising, repaint_rounds))
@@ -121,7 +124,9 @@ def evaluate(
 
     if worker[0] == 0 and npnets:
         write_json(out / "diagnostics.json", diagnose(base, npnets, draws, settings[0], dataset))
-    make_images(base, mine, settings, chosen, out, batch=batch, cost=cost)
+    judges = {kind: each if isinstance(each, Scorer) else each.load() for kind, each in choosing.items()}
+    make_images(base, mine, settings, chosen, out, batch=batch, cost=cost, judges=judges)
+    judges.clear()  # each is loaded again when its turn comes
     known = {(row["image"], row["metric"]): row["score"] for row in read_lines(out, "scores")}
     missing: dict[str, str] = {}  # kind: why
     with offloaded(base, npnets.values()):
@@ -156,6 +161,20 @@ def evaluate(
         len(wanted) - len(rows),
         list(missing.values()),
     )
+
+
+def choosers(methods: Sequence[Method], scorers: Sequence[Scorer | LaterScorer]) -> dict[str, Scorer | LaterScorer]:
+    """Kind → the preference models that methods choose among noises by.
+
+    Raises:
+        InputError: for one that is not among the scorers.
+    """
+    there = {each.kind: each for each in scorers}
+    wanted = {method.name: method.baseline.judge for method in methods if method.baseline.judge is not None}
+    for name, kind in wanted.items():
+        if kind not in there:
+            raise InputError(f"{name} chooses by {kind}, which scores nothing here: add it to --scorer.")
+    return {kind: there[kind] for kind in wanted.values()}
 
 
 def about_metric(kind: str) -> dict:

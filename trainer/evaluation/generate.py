@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from npnet_core.preference import Scorer
 from trainer import bases
 from trainer.bases import Base, Prompts
 from trainer.data.images import write_image
 from trainer.data.jsonl import append_lines
 from trainer.distributed import progress_bar
-from trainer.evaluation.cost import Stopwatch
+from trainer.evaluation.cost import STAGES, Stopwatch, counted_rows
 from trainer.evaluation.draws import Draw
 from trainer.evaluation.methods import Method
 from trainer.evaluation.pictures import batches
@@ -34,6 +35,7 @@ def make_images(
     *,
     batch: int = 4,
     cost: Path | None = None,
+    judges: Mapping[str, Scorer] | None = None,
 ) -> None:
     """Make the images that are not there yet, with a progress bar.
 
@@ -43,6 +45,7 @@ def make_images(
     Args:
         batch: images at once.
         cost: a file of lines that gets, per batch, what :func:`trainer.evaluation.cost.cost_per_image` reads, or None.
+        judges: kind → preference model, of the methods that choose among noises.
     """
     work = [
         chunk
@@ -71,7 +74,7 @@ def make_images(
                 setting, method = chunk[0].setting, chunk[0].method
                 prompts = encoded[[rows[each.prompt] for each in these]]
                 noise_prompts = encoded[[rows[each.other] for each in these]] if method.wrong_prompt else prompts
-                images, measured = make_batch(base, these, prompts, noise_prompts, setting, method)
+                images, measured = make_batch(base, these, prompts, noise_prompts, setting, method, judges=judges)
                 for picture, image in zip(chunk, images, strict=True):
                     if not (out / picture.image).exists():
                         pending.append(
@@ -98,6 +101,7 @@ def make_batch(
     setting: Setting,
     method: Method,
     control: Tensor | None = None,
+    judges: Mapping[str, Scorer] | None = None,
 ) -> tuple[Tensor, dict]:
     """Images [B, H, W, 3] of B draws, and what they cost as :func:`trainer.evaluation.cost.cost_per_image` reads it.
 
@@ -105,22 +109,34 @@ def make_batch(
         prompts: what the images are made of.
         noise_prompts: what the method is told.
         control: a ControlNet's picture [1, 3, H, W] in 0..1.
+        judges: as in :func:`make_images`.
     """
-    seeds = [each.seed for each in draws]
-    noise = bases.initial_noise(base, seeds, setting.height, setting.width)
-    watch = Stopwatch(base.device)
-    start = method.start(base, noise_prompts, noise, setting)
-    noise_seconds = watch.lap()
-    latents = bases.sample(base, start, prompts, setting.schedule, setting.cfg, seeds=seeds, control=control)
-    sample_seconds = watch.lap()
-    images = bases.decode(base, latents, batch=len(latents))
+    schedule, cfg = method.baseline.schedule(setting), method.baseline.guidance(base, setting)
+    watch, seconds = Stopwatch(base.device), dict.fromkeys(STAGES, 0.0)
+    candidates, scores = [], []
+    with counted_rows(base.network) as rows:
+        for seeds in zip(*(method.baseline.seeds(each.prompt, each.seed) for each in draws), strict=True):
+            noise = bases.initial_noise(base, seeds, setting.height, setting.width)
+            watch.lap()
+            start = method.start(base, noise_prompts, noise, setting)
+            seconds["noise_seconds"] += watch.lap()
+            latents = bases.sample(base, start, prompts, schedule, cfg, seeds=seeds, control=control)
+            seconds["sample_seconds"] += watch.lap()
+            candidates.append(bases.decode(base, latents, batch=len(latents)))
+            seconds["decode_seconds"] += watch.lap()
+            if method.baseline.judge is not None:
+                saved = candidates[-1].mul(255).round() / 255  # scores are of pictures as they are on the disk
+                scores.append(judges[method.baseline.judge].score(saved, [each.prompt for each in draws]))
+                seconds["choose_seconds"] += watch.lap()
+    images = candidates[0]
+    if scores:
+        images = torch.stack(candidates)[torch.stack(scores).argmax(0), torch.arange(len(draws))]
     measured = {
         "setting": setting.name,
         "method": method.name,
         "images": len(draws),
-        "noise_seconds": noise_seconds,
-        "sample_seconds": sample_seconds,
-        "decode_seconds": watch.lap(),
+        "rows": sum(rows),
+        **seconds,
         "peak_bytes": watch.peak_bytes(),
         "device": device_name(base),
     }

@@ -1,4 +1,5 @@
-"""Where sampling starts: the seed's own noise, or what a method makes of it. Everything else stays the same.
+"""Where sampling starts: the seed's own noise, or what a method makes of it. Everything else stays the same, except in
+the baselines, which start from the seed's own noise and sample it otherwise.
 
 The paper compares standard, inversion, repaint and NPNet. Wrong-prompt controls are ours: they ask whether a gain has
 to do with the prompt at all.
@@ -23,11 +24,13 @@ from npnet_core.redenoising import check_levels, ddim
 from trainer import bases
 from trainer.bases import Base, Prompts
 from trainer.collecting.redenoising import REDENOISING, Redenoising
+from trainer.evaluation import baselines
+from trainer.evaluation.baselines import Baseline, read_baseline
 from trainer.evaluation.results import CONTROL
 from trainer.evaluation.sampling_settings import Setting
 
 OTHERS = ("standard", "inversion", "repaint")
-NAMES = (*OTHERS, "npnet", "wrong-prompt")
+NAMES = (*OTHERS, "npnet", "wrong-prompt", *baselines.NAMES)
 
 Start = Callable[[Base, Prompts, Tensor, Setting], Tensor]
 """``start(base, prompts, noise, setting)``: noise [B, C, h, w] of unit variance and B prompts → noise like it."""
@@ -44,6 +47,7 @@ class Method:
         wrong_prompt: whether ``start`` is told another prompt than the image is made of.
         npnet: the net that it uses, if it does.
         weights: that net's :func:`weight_hash`.
+        baseline: how its sampling differs from the setting's.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Method:
     wrong_prompt: bool = False
     npnet: GoldenNet | None = None
     weights: str | None = None
+    baseline: Baseline = Baseline()
 
 
 def weight_hash(npnet: GoldenNet) -> str:
@@ -106,20 +111,22 @@ def choose_methods(
 
     Args:
         names: some of :data:`NAMES`. ``npnet`` stands for every net, under its own name; ``wrong-prompt`` for a control
-            of every net and of inversion, where those are asked for.
+            of every net and of inversion, where those are asked for; the baselines' have numbers in them, such as
+            ``cfg-5.5-first-2``.
         npnets: name → net.
 
     Raises:
         InputError: for a name that is not known, nets without ``npnet`` or the other way round, a net that is named
             like another method, or nothing to compare with standard.
     """
-    if unknown := sorted(set(names) - set(NAMES)):
+    others = {name: baseline for name in dict.fromkeys(names) if (baseline := read_baseline(name)) is not None}
+    if unknown := sorted(set(names) - {*OTHERS, "npnet", "wrong-prompt"} - set(others)):
         raise InputError(f"There is no method {', '.join(unknown)}: choose some of {', '.join(NAMES)}.")
     if "npnet" in names and not npnets:
         raise InputError("Method npnet came without a net: name a file with --npnet, or choose other --methods.")
     if npnets and "npnet" not in names:
         raise InputError(f"{len(npnets)} nets came that no method uses: add npnet to --methods, or leave them out.")
-    if taken := sorted(name for name in npnets if name in OTHERS or name.startswith(CONTROL)):
+    if taken := sorted(name for name in npnets if name in OTHERS or name.startswith(CONTROL) or read_baseline(name)):
         raise InputError(f"A net is named {', '.join(taken)} as a method is: give it another name, NAME=FILE.")
     if repaint_rounds < 1:
         raise InputError(f"Repainting {repaint_rounds} times changes nothing: use at least 1 round.")
@@ -143,6 +150,7 @@ def choose_methods(
         methods.append(Method(name, f"Golden noise of the net {name}.", start, False, npnet, weights))
         text = f"Control: golden noise of the net {name} for another prompt of the set."
         controls.append(Method(f"{CONTROL}{name}", text, start, True, npnet, weights))
+    methods += [Method(name, other.description, standard, baseline=other) for name, other in others.items()]
     if not methods:
         raise InputError("There is nothing to compare standard with: add npnet, inversion or repaint to --methods.")
     return [
@@ -156,7 +164,8 @@ def check_methods(methods: Sequence[Method], base: Base, settings: Sequence[Sett
     """Refuse, before anything is sampled, what could not be.
 
     Raises:
-        InputError: for a net of another kind of base model, or schedules that cannot be gone down and up on.
+        InputError: for a net of another kind of base model, schedules that cannot be gone down and up on, or a baseline
+            that the settings do not have room for.
     """
     for method in methods:
         if method.npnet is not None:
@@ -168,7 +177,11 @@ def check_methods(methods: Sequence[Method], base: Base, settings: Sequence[Sett
                     f"The net of method {method.name} is for {net} and {base.source} is one of the {model}: name a net "
                     "that was made for it."
                 )
-        elif method.name != "standard":
+        elif method.start is standard:
+            for setting in settings:
+                bases.evaluations(base, method.baseline.schedule(setting))  # makes a scheduler of it
+                method.baseline.guidance(base, setting)
+        else:
             for setting in settings:
                 way = () if method.name == "repaint" else (redenoising.inversion, redenoising.depth)
                 shape = bases.latent_shape(base, setting.height, setting.width)
