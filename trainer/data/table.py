@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 SEPARATORS = ",;\t"
+QUOTED = r'"[^"]*(?:""[^"]*)*"'
+QUOTED_TSV = r'"[^"\n]*(?:""[^"\n]*)*"|"[^"\t]*(?:""[^"\t]*)*"'
 
 
 class Record(NamedTuple):
@@ -51,7 +53,7 @@ def read_table(text: str, separator: str) -> dict[int, dict[str, str | None]]:
     rows = _with_text_at_the_end(rows, len(names), separator, spaced)
     for row in rows:
         if separator != "\t":
-            _check_quotes(row)
+            _check_quotes(row, len(names), separator)
     return {
         row.number: dict.fromkeys(names) | dict(zip(names, map(_unquoted, row.cells), strict=False)) for row in rows
     }
@@ -59,7 +61,7 @@ def read_table(text: str, separator: str) -> dict[int, dict[str, str | None]]:
 
 def _records(text: str, separator: str) -> Iterator[Record]:
     """The rows that are not blank, the names of the columns being number 0."""
-    quoted = r'"(?:[^"\n]|"")*"|"(?:[^"\t]|"")*"' if separator == "\t" else r'"(?:[^"]|"")*"'
+    quoted = QUOTED_TSV if separator == "\t" else QUOTED
     end = rf"[{re.escape(separator)}\n]|\Z"
     number, line, cells = 0, 1, []
     start = line
@@ -74,7 +76,7 @@ def _records(text: str, separator: str) -> Iterator[Record]:
 
 
 def _unquoted(cell: str) -> str:
-    return cell[1:-1].replace('""', '"') if re.fullmatch(r'"(?:[^"]|"")*"', cell) else cell
+    return cell[1:-1].replace('""', '"') if cell.startswith('"') and re.fullmatch(QUOTED, cell) else cell
 
 
 def _without_empty_tail(cells: list[str], count: int) -> list[str]:
@@ -82,7 +84,16 @@ def _without_empty_tail(cells: list[str], count: int) -> list[str]:
     return cells[:count] if not any(map(str.strip, cells[count:])) else cells
 
 
-def _check_quotes(row: Record) -> None:
+def _check_quotes(row: Record, count: int, separator: str) -> None:
+    """Raise ValueError for a quotation mark without its other half, or whose other half seems to lie in another row."""
+    lines = separator.join(row.cells).split("\n")
+    if len(lines) > 2 and all(
+        len(re.findall(rf"{re.escape(separator)}(?! )", line)) == count - 1 > 0 for line in lines
+    ):
+        raise ValueError(
+            f"row {row.number} runs over {len(lines)} lines that each could be a row (line {row.line} of the file): "
+            "look for a quotation mark that is not closed in its row"
+        )
     for cell in row.cells:
         if cell.startswith('"') and _unquoted(cell) == cell and (cell.endswith('"') or cell.count('"') % 2):
             raise ValueError(
