@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,12 +128,20 @@ def config_folder(kind, folder):
     return tiny_pipelines.tiny_sd(folder, L, tokenizer=tokenizers[0], autoencoder=vae, **options, **unet)
 
 
+def checkpoint(model, clip, vae) -> dict[str, torch.Tensor]:
+    """What ComfyUI saves; from 0.18 on it is given the UNet's weights too."""
+    parts = {"clip_state_dict": clip.get_sd(), "vae_state_dict": vae.state_dict()}
+    if "unet_state_dict" in inspect.signature(model.state_dict_for_saving).parameters:
+        parts["unet_state_dict"] = model.diffusion_model.state_dict()
+    saved = model.state_dict_for_saving(**parts)
+    return {key: value.contiguous().clone() for key, value in saved.items()}
+
+
 @pytest.fixture(scope="module", params=["sdxl", "sd1", "sd2"])
 def both(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     model, clip, vae = comfyui_parts(request.param)
-    saved = model.state_dict_for_saving(clip.get_sd(), vae.state_dict())
-    save_file({key: value.contiguous().clone() for key, value in saved.items()}, folder / "model.safetensors")
+    save_file(checkpoint(model, clip, vae), folder / "model.safetensors")
     base = load_base(folder / "model.safetensors", config=config_folder(request.param, folder / "config"))
     return Both(model, clip, vae, base)
 

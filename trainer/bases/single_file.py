@@ -123,12 +123,8 @@ def check_all_read(path: Path, tensors: Mapping[str, Tensor], pipe: Any) -> None
     """Refuse what the loader passes over in silence.
 
     Raises:
-        InputError: the file has weights that its kind of model has no place for, or no text encoder of its own.
+        InputError: the file has weights that its kind of model has no place for.
     """
-    if not any(key.startswith(TEXT) for key in tensors):
-        raise InputError(
-            f"{path} holds no text encoder: name a checkpoint with everything in it, or a diffusers folder."
-        )
     rest = {key: tensor for key, tensor in tensors.items() if not (UNUSED.fullmatch(key) or key in MARKERS)}
     unread = [key for key in rest if not key.startswith((UNET, *VAE, *TEXT))]
     for prefix, network in ((UNET, pipe.unet), (VAE, pipe.vae)):
