@@ -8,7 +8,10 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +31,7 @@ from trainer.report.gallery import ALL, GAIN, LOSS, MIDDLE, choose, thumbnail
 from trainer.report.page import Section, page, table
 from trainer.report.report import write_report
 
+ROOT = Path(__file__).resolve().parents[3]
 PROMPTS, SEEDS = 18, 3
 NASTY = (
     "<script>alert(1)</script>",
@@ -522,3 +526,20 @@ def test_chosen_pairs_are_distinct_and_sorted(gains, each):
     assert [gains[i] for i in indices] == sorted((gains[i] for i in indices), reverse=True)
     assert max(gains) == gains[indices[0]]
     assert min(gains) == gains[indices[-1]]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from trainer.commands.cli import main\nmain(['--help'])",
+        "from trainer.commands.cli import main\ntry:\n    main(['collect', '--help'])\nexcept SystemExit:\n    pass",
+        "import trainer.commands.collect",
+    ],
+    ids=["--help", "collect --help", "collect"],
+)
+def test_what_only_a_report_needs_is_imported_for_a_report(code):
+    code += (
+        "\nimport sys\nprint([name for name in ('jinja2', 'scipy', 'statsmodels', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
