@@ -69,7 +69,7 @@ def _records(text: str, separator: str) -> Iterator[Record]:
         cells.append(match[1])
         line += match[0].count("\n")
         if match[2] != separator:
-            if any(map(str.strip, cells)):
+            if any(_unquoted(cell).strip() for cell in cells):
                 yield Record(number, start, cells)
                 number += 1
             cells, start = [], line

@@ -31,6 +31,7 @@ FEW_LINES, ONE_LINE = CELLS.filter(lambda cell: cell.count("\n") < 2), CELLS.map
 
 @given(st.lists(st.tuples(FEW_LINES, ONE_LINE), min_size=1, max_size=6), st.sampled_from(",;\t"))
 @example([('"', "a"), ('b"', "c")], ",")
+@example([("\n", "")], ",")
 @example([('"H I" in', 'says "go"')], ";")
 def test_what_csv_writes_is_read(rows, separator):
     """csv's own reader agrees with it on every quoted cell; blank rows do not count for us."""
