@@ -131,6 +131,20 @@ def test_the_scorers_node(pack, comfy_base, dynamic):
     assert scores == scorer.scorer.score(images, [PROMPT] * 2).tolist()
 
 
+def test_who_gives_way_to_whom(pack, comfy_base, monkeypatch):
+    """Nets are in the patcher that main.py chose, also after our pack was imported; scorers are in the plain one."""
+
+    class Chosen(ModelPatcher):
+        pass
+
+    assert comfy.model_patcher.CoreModelPatcher is ModelPatcher
+    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", Chosen)
+    (npnet,) = call("NPNetLoad", npnet_name=save_tiny_npnet(pack, comfy_base))
+    (scorer,) = call("NPNetScorerLoad", scorer_name=save_tiny_scorer(pack, comfy_base), kind="auto")
+    assert type(npnet.patcher) is Chosen
+    assert type(scorer.patcher) is ModelPatcher
+
+
 def test_the_tiny_pack_has_weights(dynamic):
     def parts():
         return tiny_sdxl().model.diffusion_model, tiny_sdxl_clip().cond_stage_model, tiny_vae().first_stage_model

@@ -37,7 +37,7 @@ from tests.nodes.sampling import (
     source_noise,
     watched,
 )
-from tests.nodes.tiny_pack.models import SDXL_UNET, seed_parameters, tiny_hunyuan_dit, tiny_sdxl
+from tests.nodes.tiny_pack.models import SDXL_UNET, seed_parameters, tiny_hunyuan_dit, tiny_sdxl, with_weights
 from tests.nodes.tiny_pack.text import tiny_hunyuan_clip, tiny_sdxl_clip
 
 POSITIVE, NEGATIVE = conditioning("sdxl", 1), conditioning("sdxl", 2)
@@ -371,6 +371,7 @@ def test_lora(acts, patch, comfy_base):
     assert torch.equal(ksample(lora_last, POSITIVE, NEGATIVE, empty()), out)
 
 
+@with_weights()
 def tiny_controlnet() -> comfy.controlnet.ControlNet:
     """CONTROL_NET: a ControlNet for the tiny SDXL UNet, with random weights."""
     config = {
