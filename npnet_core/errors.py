@@ -19,7 +19,7 @@ class InputError(ValueError):
     It may quote what strangers wrote into a file, so it is escaped, and a message without end loses its middle.
     """
 
-    __module__ = "npnet_core.errors"  # ComfyUI shows it before the message, and a custom node's begins with its path
+    __module__ = "npnet_core"  # ComfyUI shows it before the message, and a custom node's begins with its path
 
     def __init__(self, message: str):
         text = escaped(message)

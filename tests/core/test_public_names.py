@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import pickle
 import pkgutil
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,10 @@ def test_within_a_pack_they_are_the_pack_s_own():
     )
     lines = fresh(code).splitlines()
     assert lines == ["a-pack.npnet_core.golden a-pack.npnet_core.redenoising a-pack.npnet_core.npd", "[]"]
+
+
+def test_an_error_crosses_processes_under_its_public_name():
+    """ComfyUI shows the module's name before the sentence; workers pickle their errors."""
+    error = pickle.loads(pickle.dumps(npnet_core.InputError("The noise is NaN: check the node that makes it.")))
+    assert type(error) is npnet_core.InputError
+    assert traceback.format_exception_only(error) == [f"npnet_core.InputError: {error}\n"]

@@ -268,7 +268,7 @@ def test_a_wrong_kind_and_a_damaged_file_are_the_nodes_error(run_graph, pack, co
     load(name)
     with pytest.raises(NodeFailed, match="is not HPSv2 but PickScore or CLIPScore by its keys") as failed:
         load(name, "hpsv2")
-    assert failed.value.exception_type == "npnet_core.errors.InputError"  # before the sentence, in the error's window
+    assert failed.value.exception_type == "npnet_core.InputError"  # before the sentence, in the error's window
     damaged = comfy_base / "models" / "preference" / "damaged.safetensors"
     damaged.write_bytes((comfy_base / "models" / "preference" / name).read_bytes()[:5000])
     with pytest.raises(NodeFailed, match="truncated or damaged"):
