@@ -24,7 +24,7 @@ from npnet_core.errors import InputError
 from tests.markup import having, parse, section, tables, words
 from tests.sample_run import ABOUT, METHODS, SETTINGS, sample_run
 from trainer.evaluation.results import summarise
-from trainer.report import report, verdicts
+from trainer.report import pictures, verdicts
 from trainer.report.charts import Bar, difference_bars, paired_scatter, win_bars
 from trainer.report.formatting import brief, decimals, fixed, interval, listed, percent, signed
 from trainer.report.gallery import ALL, GAIN, LOSS, MIDDLE, choose, thumbnail
@@ -484,12 +484,13 @@ def test_large_images_become_thumbnails(tmp_path):
 def test_pictures_stay_within_their_budget(folder, monkeypatch):
     out, rows = folder
     results = summarise(rows, ABOUT)
-    assert "All 6 pairs" in report.pictures(out, results).html
+    assert "All 6 pairs" in pictures.pictures(out, results).html
     pair = sum(
-        len(each.source) for each in report.pair_of(out, results, results["items"][0], "npnet", "shapes", ALL).pictures
+        len(each.source)
+        for each in pictures.pair_of(out, results, results["items"][0], "npnet", "shapes", ALL).pictures
     )
-    monkeypatch.setattr(report, "BUDGET", 3 * pair)
-    html = report.pictures(out, results).html
+    monkeypatch.setattr(pictures, "BUDGET", 3 * pair)
+    html = pictures.pictures(out, results).html
     assert len(having(parse(html), "pair")) == 3
     assert "3 of 6 pairs" in html
 
