@@ -1,1 +1,4 @@
-"""The users' files: prompts, embeddings, pairs, images, JSON Lines."""
+"""The users' files: prompts, embeddings, pairs, images, JSON Lines, TOML.
+
+Every reader refuses what it cannot read in one sentence. Others use the functions of each file.
+"""
