@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import comfy.model_management
 import comfy.model_patcher
@@ -102,10 +102,9 @@ class GoldenStart:
         if len(kwargs.get("latent_shapes", ())) > 1:  # ComfyUI has packed them into one tensor
             raise InputError(NESTED)
         self.npnet.check_noise(noise)
-        # the guider wraps its model only after this point
         model_sampling = guider.model_patcher.get_model_object("model_sampling")
         positive = positive_of(guider.conds)
-        if not (noise.any() and starts_from_noise(model_sampling, sampler, sigmas, latent_image)):
+        if not (noise.any() and starts_from_noise(model_sampling, sigmas, latent_image)):
             log.info("NPNet: sampling does not start from noise here, so the noise is left as it is.")
         elif positive is None:
             notify(
@@ -119,13 +118,14 @@ class GoldenStart:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
-def starts_from_noise(model_sampling, sampler, sigmas: Tensor, latent_image: Tensor) -> bool:
+def starts_from_noise(model_sampling, sigmas: Tensor, latent_image: Tensor) -> bool:
     """Whether nothing but noise is there at the first step: full noise level, or an empty latent.
 
     The empty latent counts by itself because the ``ddim_uniform`` schedule never begins at the highest sigma.
     """
-    model_wrap = SimpleNamespace(inner_model=SimpleNamespace(model_sampling=model_sampling))
-    return sampler.max_denoise(model_wrap, sigmas) or not latent_image.any()
+    # as Sampler.max_denoise, which packs replace by what wants a model at work
+    sigma, highest = float(sigmas[0]), float(model_sampling.sigma_max)
+    return sigma > highest or math.isclose(sigma, highest, rel_tol=1e-5) or not latent_image.any()
 
 
 STRENGTH = io.Float.Input(

@@ -134,6 +134,18 @@ def test_patched_model_sampling_decides_what_full_noise_is(acts):
     acts(model, POSITIVE, NEGATIVE, picture())
 
 
+def test_beside_a_pack_that_replaces_max_denoise(acts, monkeypatch):
+    """Some do as soon as they are installed, and ask for more of the model than is there before sampling begins."""
+    replaced = comfy.samplers.Sampler.max_denoise
+
+    def max_denoise(self, model_wrap, sigmas):
+        assert model_wrap.inner_model.current_patcher.model_options is not None
+        return replaced(self, model_wrap, sigmas)
+
+    monkeypatch.setattr(comfy.samplers.Sampler, "max_denoise", max_denoise)
+    acts(tiny_sdxl(), POSITIVE, NEGATIVE, picture())
+
+
 @pytest.mark.parametrize("start", [0, 1])
 def test_the_first_of_several_stages(patch, noise_node, start):
     """KSampler Advanced acts on the stage that starts at full noise, and SamplerCustom as KSampler does."""
