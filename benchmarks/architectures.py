@@ -32,7 +32,7 @@ from trainer.evaluation.statistics import compare
 from trainer.fitting.noise_pairs import squared_error
 from trainer.fitting.training import lr_factor
 from trainer.shapes import world
-from trainer.shapes.stages import PREFERENCE, RECIPE, SMALL_SWIN, World, load_world
+from trainer.shapes.pipeline_stages import PREFERENCE, RECIPE, SMALL_SWIN, World, load_world
 
 HELD_OUT = 60  # captions, the last of those that choices are made on
 SEEDS = range(1_000_000, 2_000_000)  # of the pictures: neither collected nor reported

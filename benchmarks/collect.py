@@ -73,13 +73,13 @@ class Released:
         pipe, scheduler = self.pipe, self.pipe.scheduler
         embeds, uncond, pooled, uncond_pooled = pipe.encode_prompt(key.prompt, device=self.device)
         time_ids = torch.tensor([[self.size, self.size, 0, 0, self.size, self.size]] * 2, device=self.device).to(noise)
-        told = {
+        cond = {
             "encoder_hidden_states": torch.cat([uncond, embeds]),
             "added_cond_kwargs": {"text_embeds": torch.cat([uncond_pooled, pooled]), "time_ids": time_ids},
         }
 
         def eps(x: torch.Tensor, t: torch.Tensor, cfg: float) -> torch.Tensor:
-            without, with_prompt = pipe.unet(torch.cat([x, x]), t, **told, return_dict=False)[0].chunk(2)
+            without, with_prompt = pipe.unet(torch.cat([x, x]), t, **cond, return_dict=False)[0].chunk(2)
             return without + cfg * (with_prompt - without)
 
         scheduler.set_timesteps(STEPS, device=self.device)

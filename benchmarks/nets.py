@@ -13,7 +13,7 @@ from pathlib import Path
 from trainer.collecting.redenoising import REDENOISING
 from trainer.evaluation.results import summarise
 from trainer.shapes import WEIGHTS
-from trainer.shapes.stages import PREFERENCE, Scale, two_settings
+from trainer.shapes.pipeline_stages import PREFERENCE, Scale, two_settings
 from trainer.shapes.tables import Table, compare_all, fits_table, render
 from trainer.shapes.workers import in_parallel
 

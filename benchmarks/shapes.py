@@ -21,7 +21,7 @@ from trainer.bases import Base, Prompts
 from trainer.collecting.redenoising import REDENOISING
 from trainer.evaluation.statistics import compare
 from trainer.shapes import WEIGHTS, world
-from trainer.shapes.stages import RECIPE, load_world
+from trainer.shapes.pipeline_stages import RECIPE, load_world
 
 FIXED_POINT = replace(REDENOISING, inversion="fixed-point")
 METHODS = {  # name: how, and by how many captions the prompt is off

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.timing import row, seconds
 from trainer.shapes import WEIGHTS
-from trainer.shapes.stages import Scale, collect_pairs, compare, two_settings
+from trainer.shapes.pipeline_stages import Scale, collect_pairs, compare, two_settings
 from trainer.shapes.workers import WORKERS, in_parallel
 
 

@@ -122,13 +122,13 @@ def golden_noise(
     prompt = prompt.detach().to(device, torch.float32).expand(len(x), -1, -1)
     chunks = [prompt] if config.any_size else prompt_chunks(prompt, config.prompt_tokens, long_prompt)
     golden = torch.cat(
-        [golden_image(npnet, alone(x, i), [alone(chunk, i) for chunk in chunks], long_prompt) for i in range(len(x))]
+        [golden_image(npnet, item(x, i), [item(chunk, i) for chunk in chunks], long_prompt) for i in range(len(x))]
     )
     check_golden(golden)
     return torch.lerp(noise, golden.to(noise), strength)
 
 
-def alone(batch: Tensor, i: int) -> Tensor:
+def item(batch: Tensor, i: int) -> Tensor:
     """Item i as a batch of one, in memory of its own: where its factors lie decides the last bits of a product."""
     return batch[i : i + 1].clone(memory_format=torch.contiguous_format)
 

@@ -64,6 +64,6 @@ def collect(
 def save_images(folder: Path, key: PairKey, images: Sequence[Tensor], scores: dict[str, tuple[float, float]]) -> None:
     """Source's and target's image [H, W, 3] as PNGs; what made them is in their text chunk ``npnet``."""
     for side, (name, image) in enumerate(zip(("source", "target"), images, strict=True)):
-        about = {"prompt": key.prompt, "seed": key.seed, "noise": name}
-        about["scores"] = {kind: pair[side] for kind, pair in scores.items()}
-        write_image(folder / f"{image_stem(key.prompt, key.seed)}-{name}.png", image, about)
+        metadata = {"prompt": key.prompt, "seed": key.seed, "noise": name}
+        metadata["scores"] = {kind: pair[side] for kind, pair in scores.items()}
+        write_image(folder / f"{image_stem(key.prompt, key.seed)}-{name}.png", image, metadata)

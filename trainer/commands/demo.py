@@ -17,7 +17,7 @@ from trainer.commands.options import option
 from trainer.shapes import WEIGHTS
 
 if TYPE_CHECKING:
-    from trainer.shapes.stages import Scale
+    from trainer.shapes.pipeline_stages import Scale
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    from trainer.shapes import stages
+    from trainer.shapes import pipeline_stages
     from trainer.shapes.workers import in_parallel
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C
@@ -68,9 +68,9 @@ def run(options: Options) -> None:
     torch.set_num_threads(THREADS)
     options.out.mkdir(parents=True, exist_ok=True)
     weights = retrained(options) if options.retrain else WEIGHTS
-    scale = stages.FULL if options.full or options.tables else stages.QUICK
+    scale = pipeline_stages.FULL if options.full or options.tables else pipeline_stages.QUICK
     dataset = options.out / "pairs"
-    in_parallel(stages.collect_pairs, weights, dataset, scale)
+    in_parallel(pipeline_stages.collect_pairs, weights, dataset, scale)
     if options.tables:
         write_tables(options, weights, dataset, scale)
     else:
@@ -88,19 +88,19 @@ def write_tables(options: Options, weights: Path, dataset: Path, scale: Scale) -
 
 def write_report(options: Options, weights: Path, dataset: Path, scale: Scale) -> None:
     """OUT/report.html and what goes with it."""
-    from trainer.shapes import stages
+    from trainer.shapes import pipeline_stages
     from trainer.shapes.page import write_page
     from trainer.shapes.workers import in_parallel
 
     nets = {
-        name: stages.fit_net(dataset, options.out / f"fit-{name}", seed=options.seed, **changes)
-        for name, changes in stages.NETS.items()
+        name: pipeline_stages.fit_net(dataset, options.out / f"fit-{name}", seed=options.seed, **changes)
+        for name, changes in pipeline_stages.NETS.items()
     }
-    what = weights, nets, list(stages.two_settings().values()), options.out, scale
-    in_parallel(stages.compare, *what)
+    what = weights, nets, list(pipeline_stages.two_settings().values()), options.out, scale
+    in_parallel(pipeline_stages.compare, *what)
     about = {"command": command(options), "title": TITLE, "introduction": INTRODUCTION, "metrics": METRICS}
-    evaluation = stages.compare(*what, about=about)
-    write_page(options.out, stages.load_world(weights), nets, dataset, evaluation)
+    evaluation = pipeline_stages.compare(*what, about=about)
+    write_page(options.out, pipeline_stages.load_world(weights), nets, dataset, evaluation)
     log.info("%s", options.out / "report.html")
 
 

@@ -113,18 +113,18 @@ def run(options: Options) -> None:
                         f"The memory of {base.device} does not hold {len(draws)} images at once: use a smaller --batch."
                     ) from error
                 progress.update(len(draws))
-            about = {"prompt": options.prompt} | setting.to_dict() | {"base_model": base.source}
+            metadata = {"prompt": options.prompt} | setting.to_dict() | {"base_model": base.source}
             if options.control is not None:
-                about |= {"controlnet": options.controlnet, "control": options.control.name}
+                metadata |= {"controlnet": options.controlnet, "control": options.control.name}
             for row, each in enumerate(draws):
                 name = f"{stem}-{each.seed}"
                 for method, batch in images.items():
                     write_image(
-                        folder / f"{name}-{method}.png", batch[row], about | {"seed": each.seed, "method": method}
+                        folder / f"{name}-{method}.png", batch[row], metadata | {"seed": each.seed, "method": method}
                     )
                 both = side_by_side([batch[row] for batch in images.values()])
                 path = folder / f"{name}-{BOTH}.png"
-                write_image(path, both, about | {"seed": each.seed, "methods": list(images)})
+                write_image(path, both, metadata | {"seed": each.seed, "methods": list(images)})
                 tqdm.write(str(path))
 
 

@@ -28,13 +28,13 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_image(path: Path, image: Tensor, about: dict) -> None:
+def write_image(path: Path, image: Tensor, metadata: dict) -> None:
     """Write one image; the file is there once it is whole.
 
     Args:
         path: a .png; its folder is made if need be.
         image: [H, W, 3] in 0..1, on the CPU.
-        about: JSON values for its text chunk.
+        metadata: JSON values for its text chunk.
 
     Raises:
         InputError: for NaN, which no picture holds.
@@ -47,7 +47,7 @@ def write_image(path: Path, image: Tensor, about: dict) -> None:
             f"The image for {path.name} holds NaN: look at how it was sampled and decoded (a VAE in fp16 can overflow)."
         )
     text = PngImagePlugin.PngInfo()
-    text.add_itxt(CHUNK, json.dumps(about, ensure_ascii=False))
+    text.add_itxt(CHUNK, json.dumps(metadata, ensure_ascii=False))
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
@@ -119,7 +119,7 @@ def read_images(paths: Sequence[str | Path]) -> Tensor:
     return torch.stack(images)
 
 
-def read_about(path: str | Path) -> dict:
+def read_metadata(path: str | Path) -> dict:
     """What :func:`write_image` was told of an image; {} for a picture of other origin."""
     from PIL import Image
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from npnet_core.errors import InputError
 
 
-def read_lines(folder: Path, name: str) -> list[dict]:
+def read_shards(folder: Path, name: str) -> list[dict]:
     """The lines of ``NAME.jsonl`` and of every worker's ``NAME-….jsonl``, in the order of the files' names; raises as
-    :func:`read_file`."""
+    :func:`read_jsonl`."""
     paths = sorted([*folder.glob(f"{name}.jsonl"), *folder.glob(f"{name}-*.jsonl")])
-    return [row for path in paths for row in read_file(path)]
+    return [row for path in paths for row in read_jsonl(path)]
 
 
-def read_file(path: Path) -> list[dict]:
+def read_jsonl(path: Path) -> list[dict]:
     """The lines of one file.
 
     Raises:
@@ -39,17 +39,17 @@ def truncate_partial_line(path: Path) -> None:
         os.truncate(path, content.rfind(b"\n") + 1)
 
 
-def append_lines(path: Path, rows: Iterable[dict]) -> None:
+def append_jsonl(path: Path, rows: Iterable[dict]) -> None:
     """Add rows; a killed process has added all of some and none of the others.
 
     Raises:
         ValueError: for NaN or infinity.
     """
-    text = as_lines(rows)
+    text = to_jsonl(rows)
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 
-def as_lines(rows: Iterable[dict]) -> str:
-    """A file's text; raises as :func:`append_lines`."""
+def to_jsonl(rows: Iterable[dict]) -> str:
+    """A file's text; raises as :func:`append_jsonl`."""
     return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

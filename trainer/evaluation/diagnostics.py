@@ -49,7 +49,7 @@ def diagnose(
     others = [each.other for each in draws if each.other]
     other = bases.encode(base, others).prompt_embeds if others else None
     pairs = read_pairs(base, dataset) if dataset is not None else None
-    figures = {}
+    metrics = {}
     for name, npnet in tqdm(npnets.items(), desc="diagnostics", unit="net", leave=False):
         golden = in_batches(npnet, noise, prompt)
         white = whiteness(golden)
@@ -75,8 +75,8 @@ def diagnose(
             )
         if pairs is not None:
             found[f"explained of {dataset.name}"] = explained_of(npnet, *pairs)
-        figures[name] = {figure: value for figure, value in found.items() if math.isfinite(value)}
-    return figures
+        metrics[name] = {metric: value for metric, value in found.items() if math.isfinite(value)}
+    return metrics
 
 
 def in_batches(npnet: GoldenNet, noise: Tensor, prompt: Tensor) -> Tensor:

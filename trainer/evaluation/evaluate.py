@@ -35,7 +35,7 @@ from npnet_core.preference import KINDS, Scorer
 from trainer.bases import Base
 from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.collecting.scorers import LaterScorer
-from trainer.data.jsonl import read_lines, truncate_partial_line
+from trainer.data.jsonl import read_shards, truncate_partial_line
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.cost import cost_per_image
 from trainer.evaluation.diagnostics import NO_GPU, diagnose
@@ -127,14 +127,14 @@ def evaluate(
     judges = {kind: each if isinstance(each, Scorer) else each.load() for kind, each in choosing.items()}
     make_images(base, mine, settings, chosen, out, batch=batch, cost=cost, judges=judges)
     judges.clear()  # each is loaded again when its turn comes
-    known = {(row["image"], row["metric"]): row["score"] for row in read_lines(out, "scores")}
+    known = {(row["image"], row["metric"]): row["score"] for row in read_shards(out, "scores")}
     missing: dict[str, str] = {}  # kind: why
     with offloaded(base, npnets.values()):
         chunks = batches(mine, settings, chosen, batch)
         for each in scorers:
             if not all(is_scored(each.kind, chunk, known) for chunk in chunks):
                 missing |= score_with(each, chunks, out, scores, known)
-    known |= {(row["image"], row["metric"]): row["score"] for row in read_lines(out, "scores")}  # by other workers
+    known |= {(row["image"], row["metric"]): row["score"] for row in read_shards(out, "scores")}  # by other workers
     diagnostics = out / "diagnostics.json"
     metrics = [each.kind for each in scorers if each.kind not in missing]
     wanted = [(picture, metric) for picture in pictures for metric in metrics]
@@ -153,7 +153,7 @@ def evaluate(
             "settings": {setting.name: setting.to_dict() for setting in settings},
             "methods": {method.name: method.description for method in chosen},
             "metrics": {metric: about_metric(metric) for metric in metrics},
-            "cost": cost_per_image(read_lines(out, "cost")),
+            "cost": cost_per_image(read_shards(out, "cost")),
             "diagnostics": json.loads(diagnostics.read_text(encoding="utf-8")) if diagnostics.exists() else {},
             "missing": [*missing.values(), *([NO_GPU] if npnets and base.device.type != "cuda" else ())],
         }

@@ -15,7 +15,7 @@ from npnet_core.preference import Scorer
 from trainer import bases
 from trainer.bases import Base, Prompts
 from trainer.data.images import write_image
-from trainer.data.jsonl import append_lines
+from trainer.data.jsonl import append_jsonl
 from trainer.distributed import progress_bar
 from trainer.evaluation.cost import STAGES, Stopwatch, counted_rows
 from trainer.evaluation.draws import Draw
@@ -86,7 +86,7 @@ def make_images(
                     if measured["peak_bytes"] is not None:
                         measured["peak_bytes"] -= sum(nets.values()) - nets.get(id(method.npnet), 0)
                     measured["warm_up"] = (setting, method.name) not in warm
-                    append_lines(cost, [measured])
+                    append_jsonl(cost, [measured])
                 warm.add((setting, method.name))
                 progress.update(len(chunk))
         for future in pending:

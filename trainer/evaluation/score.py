@@ -14,7 +14,7 @@ from npnet_core.preference import Scorer
 from trainer.collecting.scorers import LaterScorer
 from trainer.data.batches import ahead
 from trainer.data.images import read_images
-from trainer.data.jsonl import append_lines
+from trainer.data.jsonl import append_jsonl
 from trainer.distributed import progress_bar
 from trainer.evaluation.offload import free_memory
 from trainer.evaluation.pictures import Picture
@@ -72,7 +72,7 @@ def score_images(
                 for picture, value in zip(chunk, values, strict=True)
                 if (picture.image, scorer.kind) not in known
             ]
-            append_lines(scores, new)
+            append_jsonl(scores, new)
             known |= {(row["image"], row["metric"]): row["score"] for row in new}
             progress.update(len(chunk))
 

@@ -1,4 +1,4 @@
-"""What happened in a fit: rows of figures in a JSONL file, and in TensorBoard or Weights & Biases if asked."""
+"""What happened in a fit: rows of metrics in a JSONL file, and in TensorBoard or Weights & Biases if asked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from npnet_core.atomic_write import atomic_write
 from npnet_core.errors import InputError
-from trainer.data.jsonl import append_lines, as_lines, read_file
+from trainer.data.jsonl import append_jsonl, read_jsonl, to_jsonl
 
 
 class History:
@@ -22,21 +22,21 @@ class History:
         self.path = out / "log.jsonl"
         kept = [row for row in read_history(self.path) if row["step"] <= step]
         with atomic_write(self.path) as partial:
-            partial.write_text(as_lines(kept), encoding="utf-8", newline="\n")
+            partial.write_text(to_jsonl(kept), encoding="utf-8", newline="\n")
         self._tensorboard = _tensorboard(out / "tensorboard", step) if tensorboard else None
         self._wandb = _wandb(out, wandb) if wandb else None
 
     def add(self, row: dict[str, float | int | None]) -> None:
-        """Append figures by name; ``step`` is among them. What is not finite becomes null."""
+        """Append metrics by name; ``step`` is among them. What is not finite becomes null."""
         row = {name: value if value is None or math.isfinite(value) else None for name, value in row.items()}
-        append_lines(self.path, [row])
-        figures = {name: value for name, value in row.items() if value is not None and name != "step"}
+        append_jsonl(self.path, [row])
+        metrics = {name: value for name, value in row.items() if value is not None and name != "step"}
         if self._tensorboard is not None:
-            for name, value in figures.items():
+            for name, value in metrics.items():
                 self._tensorboard.add_scalar(name, value, row["step"])
             self._tensorboard.flush()
         if self._wandb is not None:
-            self._wandb.log(figures, step=row["step"])
+            self._wandb.log(metrics, step=row["step"])
 
     def close(self) -> None:
         if self._tensorboard is not None:
@@ -47,7 +47,7 @@ class History:
 
 def read_history(path: Path) -> list[dict]:
     """The rows of a log; a last line that a kill cut short is left out."""
-    return read_file(path) if path.exists() else []
+    return read_jsonl(path) if path.exists() else []
 
 
 def _tensorboard(folder: Path, step: int):

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from trainer import bases
 from trainer.shapes import WEIGHTS, world
+from trainer.shapes.pipeline_stages import RECIPE
 from trainer.shapes.scorer import Detector, Verdict, judge, load_detector
-from trainer.shapes.stages import RECIPE
 from trainer.shapes.train import reconstruct
 
 GUIDANCE = (1.0, 3.0, 5.5, 7.5)

@@ -23,7 +23,7 @@ from trainer.fitting.history import read_history
 from trainer.fitting.learning_curve import learning_curve
 from trainer.report.page import Section, block, macros, section, table
 from trainer.report.report import write_report
-from trainer.shapes.stages import RECIPE, World, fits, two_settings
+from trainer.shapes.pipeline_stages import RECIPE, World, fits, two_settings
 
 SHOWN = 6  # pairs whose noise is shown: the first, not the best
 ENLARGED = 3  # the change, so that it can be seen beside the noise

@@ -13,7 +13,16 @@ from trainer.evaluation.results import summarise
 from trainer.evaluation.sampling_settings import Setting
 from trainer.report.page import table
 from trainer.shapes import world
-from trainer.shapes.stages import COLLECTED_SEEDS, PREFERENCE, RECIPE, Scale, compare, fit_net, fits, two_settings
+from trainer.shapes.pipeline_stages import (
+    COLLECTED_SEEDS,
+    PREFERENCE,
+    RECIPE,
+    Scale,
+    compare,
+    fit_net,
+    fits,
+    two_settings,
+)
 from trainer.shapes.workers import in_parallel
 
 SEVEN = ("ddim", "dpm-solver-multistep", "ddpm", "euler-ancestral", "pndm", "kdpm2-ancestral", "heun")  # table 10
@@ -27,7 +36,7 @@ class Variant:
     """A net that is fitted differently.
 
     Args:
-        fit: what to change in :func:`trainer.shapes.stages.fit_net`.
+        fit: what to change in :func:`trainer.shapes.pipeline_stages.fit_net`.
     """
 
     name: str
@@ -51,7 +60,7 @@ class Table:
 
     Args:
         nets: name → file.
-        settings, methods, more: as for :func:`trainer.shapes.stages.compare`.
+        settings, methods, more: as for :func:`trainer.shapes.pipeline_stages.compare`.
     """
 
     title: str
@@ -90,7 +99,7 @@ def make_tables(weights: Path, dataset: Path, scale: Scale, out: Path, seed: int
 def compare_all(
     weights: Path, tables: Sequence[Table], out: Path, scale: Scale, worker: tuple[int, int] = (0, 1)
 ) -> list[Evaluation]:
-    """:func:`trainer.shapes.stages.compare` for every table."""
+    """:func:`trainer.shapes.pipeline_stages.compare` for every table."""
     return [
         compare(weights, each.nets, each.settings, out, scale, methods=each.methods, worker=worker, **each.more)
         for each in tables

@@ -20,7 +20,7 @@ from trainer import bases
 from trainer.bases import Schedule, load_base
 from trainer.commands.cli import main
 from trainer.commands.sample import GAP, file_stem
-from trainer.data.images import read_about, read_image, write_image
+from trainer.data.images import read_image, read_metadata, write_image
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.sampling_settings import Setting
@@ -70,7 +70,7 @@ def test_standard_and_golden_of_a_seed_are_evaluate_s(tmp_path, models, capsys):
             single = path.with_name(path.name.replace("side-by-side", method))
             (theirs,) = (tmp_path / "e" / "images" / SETTING.name / method).glob(f"*-{seed}.png")
             assert torch.equal(read_image(single), read_image(theirs))
-            about = read_about(single)
+            about = read_metadata(single)
             assert (about["prompt"], about["seed"], about["method"]) == (PROMPT, seed, method)
             assert {name: about[name] for name in SETTING.to_dict()} == SETTING.to_dict()
             parts.append(read_image(single))
@@ -80,7 +80,7 @@ def test_standard_and_golden_of_a_seed_are_evaluate_s(tmp_path, models, capsys):
         assert torch.equal(both[:, :96], parts[0])
         assert torch.equal(both[:, -96:], parts[1])
         assert (both[:, 96:-96] == 1).all()
-        assert read_about(path)["methods"] == ["standard", "a"]
+        assert read_metadata(path)["methods"] == ["standard", "a"]
 
 
 def test_several_nets_and_seeds_share_batches(tmp_path, models, monkeypatch, capsys):
@@ -117,7 +117,7 @@ def test_a_control_picture_gives_size_and_shape(tmp_path, models):
             ).images
         expected = torch.as_tensor(expected)[0].permute(1, 2, 0)
         assert (read_image(path) - expected).abs().max() < 1.1 / 255
-        assert read_about(path)["control"] == "picture.png"
+        assert read_metadata(path)["control"] == "picture.png"
     assert main(command(models, tmp_path / "without", "--size", "96x64", "--seed", "4")) == 0
     (path,) = (tmp_path / "without").glob("*/*-4-standard.png")
     (guided_path,) = (tmp_path / "with").glob("*/*-4-standard.png")

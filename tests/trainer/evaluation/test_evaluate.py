@@ -41,8 +41,8 @@ from trainer.collecting.pairs import make_pairs
 from trainer.collecting.recipe import Recipe
 from trainer.commands.cli import main
 from trainer.commands.nets import name_npnets
-from trainer.data.images import read_about, read_image, read_images, write_image
-from trainer.data.jsonl import append_lines, read_lines, truncate_partial_line
+from trainer.data.images import read_image, read_images, read_metadata, write_image
+from trainer.data.jsonl import append_jsonl, read_shards, truncate_partial_line
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.cost import cost_per_image
 from trainer.evaluation.draws import draw
@@ -108,7 +108,7 @@ def contents(folder: Path, *patterns: str) -> dict[str, bytes]:
 
 
 def scored(folder: Path) -> dict[tuple[str, str], float]:
-    rows = read_lines(folder, "scores")
+    rows = read_shards(folder, "scores")
     found = {(row["image"], row["metric"]): row["score"] for row in rows}
     assert len(found) == len(rows)  # nothing twice
     return found
@@ -203,7 +203,7 @@ def test_what_made_an_image_is_in_it(tmp_path, base, npnets):
         base, npnets, [Palette()], PROMPTS[:2], settings=[STOCHASTIC], out=tmp_path, methods=("npnet", "wrong-prompt")
     ).rows
     for row in rows:
-        about = read_about(tmp_path / row["image"])
+        about = read_metadata(tmp_path / row["image"])
         assert (about["prompt"], about["seed"], about["method"]) == (row["prompt"], row["seed"], row["method"])
         assert about["seed"] == draw_seeds(row["prompt"], range(1025, 65536), 1)[0]
         assert {key: about[key] for key in STOCHASTIC.to_dict()} == STOCHASTIC.to_dict()
@@ -224,7 +224,7 @@ def test_a_control_s_image_depends_on_its_other_prompt(tmp_path, base, npnets):
     names = [path.name for path in (tmp_path / "images" / SETTING.name / "wrong-prompt-a").iterdir()]
     assert len(names) == 4
     assert rows.rows == []
-    told = [read_about(tmp_path / "images" / SETTING.name / "wrong-prompt-a" / name) for name in names]
+    told = [read_metadata(tmp_path / "images" / SETTING.name / "wrong-prompt-a" / name) for name in names]
     pairs = {(about["prompt"], about["noise_prompt"]) for about in told}
     a, b, c = (row.prompt for row in PROMPTS[:3])
     assert pairs == {(a, b), (b, a), (b, c), (c, a)}
@@ -321,7 +321,7 @@ def test_cost_is_measured_in_the_run(tmp_path, base, npnets):
     assert [(row["setting"], row["method"]) for row in about["cost"]] == [
         (SETTING.name, m) for m in ("standard", "a", "b")
     ]
-    lines = read_lines(tmp_path, "cost")
+    lines = read_shards(tmp_path, "cost")
     assert [line["warm_up"] for line in lines] == [True] * 3 + [False] * 6
     assert sum(line["images"] for line in lines) == 3 * len(PROMPTS)
     stages = ("noise_seconds", "sample_seconds", "decode_seconds")
@@ -399,7 +399,7 @@ def test_workers_make_together_what_one_makes(tmp_path, models):
     assert (tmp_path / "two" / "report.html").exists()
     one, two = scored(tmp_path / "one"), scored(tmp_path / "two")
     assert two == pytest.approx(one, abs=1e-3)  # batches differ, and with them the last bits
-    shares = [{row["prompt"] for row in read_lines(tmp_path / "two", f"scores-{i}of2")} for i in range(2)]
+    shares = [{row["prompt"] for row in read_shards(tmp_path / "two", f"scores-{i}of2")} for i in range(2)]
     assert len(shares[0]) == len(shares[1]) == 3
     assert not shares[0] & shares[1]
     results = [json.loads((tmp_path / folder / "results.json").read_text()) for folder in ("one", "two")]
@@ -495,20 +495,20 @@ def test_a_full_disk_is_exit_1_and_leaves_nothing_half_written(tmp_path, models)
 
 def test_lines_survive_a_cut_and_name_damage(tmp_path):
     path = tmp_path / "scores.jsonl"
-    append_lines(path, [{"a": "x\u2028y"}, {"a": 2}])
-    append_lines(tmp_path / "scores-1of2.jsonl", [{"a": 3}])
+    append_jsonl(path, [{"a": "x\u2028y"}, {"a": 2}])
+    append_jsonl(tmp_path / "scores-1of2.jsonl", [{"a": 3}])
     whole = path.read_bytes()
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
         truncate_partial_line(path)
-        append_lines(path, [{"a": 4}])
+        append_jsonl(path, [{"a": 4}])
         expected = [{"a": "x\u2028y"}, {"a": 2}][: whole[:end].count(b"\n")]
-        assert read_lines(tmp_path, "scores") == [{"a": 3}, *expected, {"a": 4}]
+        assert read_shards(tmp_path, "scores") == [{"a": 3}, *expected, {"a": 4}]
     path.write_bytes(b'{"a": 1}\nhoppla\n{"a": 2}\n')
     with pytest.raises(InputError, match=r"Line 2 of .*scores\.jsonl is damaged"):
-        read_lines(tmp_path, "scores")
+        read_shards(tmp_path, "scores")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        append_lines(path, [{"a": math.nan}])
+        append_jsonl(path, [{"a": math.nan}])
 
 
 # -- scores -----------------------------------------------------------------------------------------------------------
@@ -518,7 +518,7 @@ def test_scores_are_of_the_images_on_the_disk(tmp_path, models):
     pair = ("--scorer", f"clipscore={models / 'clip'}", f"pickscore={models / 'pick'}")
     assert main(command(models, tmp_path, *pair)) == 0
     clip = load_scorer("clipscore", models / "clip")
-    for row in read_lines(tmp_path, "scores"):
+    for row in read_shards(tmp_path, "scores"):
         with Image.open(tmp_path / row["image"]) as picture:
             image = torch.from_numpy(np.array(picture)).float()[None] / 255
         if row["metric"] == "clipscore":
@@ -548,7 +548,7 @@ def test_a_metric_without_weights_is_named_and_the_others_run(tmp_path, models, 
     more = ("--scorer", f"clipscore={models / 'clip'}", "hpsv2=nowhere.pt", f"aesthetic={models / 'clip'}")
     assert main(command(models, tmp_path, *more)) == 1
     assert "No weights of HPSv2 are at nowhere.pt: put HPS_v2_compressed.pt there" in caplog.text
-    assert {row["metric"] for row in read_lines(tmp_path, "scores")} == {"clipscore"}
+    assert {row["metric"] for row in read_shards(tmp_path, "scores")} == {"clipscore"}
     results = json.loads((tmp_path / "results.json").read_text())
     missing = " ".join(results["about"]["missing"])
     assert "HPSv2 are at nowhere.pt" in missing
@@ -570,7 +570,7 @@ def test_an_image_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "a.png"
     write_image(path, image, {"prompt": "grün 🟩", "seed": 2**60})
     assert (read_image(path) - image).abs().max() <= 0.5 / 255 + 1e-6
-    assert read_about(path) == {"prompt": "grün 🟩", "seed": 2**60}
+    assert read_metadata(path) == {"prompt": "grün 🟩", "seed": 2**60}
     assert [each.name for each in path.parent.iterdir()] == ["a.png"]
     with pytest.raises(InputError, match="holds NaN"):
         write_image(tmp_path / "b.png", image / 0 * 0, {})
@@ -582,7 +582,7 @@ def test_an_image_is_written_whole_or_not_at_all(tmp_path):
         read_images([path, tmp_path / "c.png"])
     Image.new("L", (5, 4), 128).save(tmp_path / "grey.png")
     assert read_image(tmp_path / "grey.png").shape == (4, 5, 3)
-    assert read_about(tmp_path / "grey.png") == {}
+    assert read_metadata(tmp_path / "grey.png") == {}
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(InputError, match="is damaged or no picture"):
         read_image(path)

@@ -12,17 +12,17 @@ from npnet_core.checkpoint import load_npnet
 from npnet_core.npd import NPDReader
 from trainer.commands import demo
 from trainer.commands.cli import main
-from trainer.shapes import page, stages, tables, workers, world
+from trainer.shapes import page, pipeline_stages, tables, workers, world
 
-SCALE = stages.Scale(captions=60, seeds=1, reported_captions=4, reported_seeds=2)
+SCALE = pipeline_stages.Scale(captions=60, seeds=1, reported_captions=4, reported_seeds=2)
 
 
 def run(out: Path, **options) -> Path:
     """The demo at that scale: the one thing about it that is changed."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "QUICK", SCALE)
-        patch.setattr(stages, "FULL", SCALE)
+        patch.setattr(pipeline_stages, "QUICK", SCALE)
+        patch.setattr(pipeline_stages, "FULL", SCALE)
         demo.run(demo.Options(out=out, **options))
     torch.set_num_threads(threads)
     return out
@@ -40,7 +40,11 @@ def figures(folder: Path) -> dict:
 
 def test_the_page_compares_what_it_should(folder):
     rows = figures(folder)["methods"]
-    methods = {"inversion", *stages.NETS, *(f"wrong-prompt-{name}" for name in ("inversion", *stages.NETS))}
+    methods = {
+        "inversion",
+        *pipeline_stages.NETS,
+        *(f"wrong-prompt-{name}" for name in ("inversion", *pipeline_stages.NETS)),
+    }
     assert {row["method"] for row in rows} == methods
     assert {row["metric"] for row in rows} == {"shapes", "captions-right"}
     assert {row["setting"] for row in rows} == {"ddim-10-cfg1-32x32", "ddim-10-cfg5.5-32x32"}
@@ -48,8 +52,8 @@ def test_the_page_compares_what_it_should(folder):
     html = (folder / "report.html").read_text(encoding="utf-8")
     for title in ("Where the nets come from", "What they learnt", "What they do to the noise"):
         assert f"{title}</h2>" in html
-    assert html.count("<svg") > len(stages.NETS)
-    pictures = 5 * page.SHOWN * len(stages.NETS)
+    assert html.count("<svg") > len(pipeline_stages.NETS)
+    pictures = 5 * page.SHOWN * len(pipeline_stages.NETS)
     assert html.count('class="pixels"') >= pictures
 
 
@@ -72,10 +76,10 @@ def test_nothing_is_reported_that_was_chosen_on(folder):
     reader = NPDReader(folder / "pairs")
     assert len(reader) == 60
     assert set(reader.prompts) <= set(choosing)
-    assert {record.key.seed for record in reader.records} <= set(stages.COLLECTED_SEEDS)
+    assert {record.key.seed for record in reader.records} <= set(pipeline_stages.COLLECTED_SEEDS)
     items = figures(folder)["items"]
     assert {item["prompt"] for item in items} <= set(reporting)
-    assert {item["seed"] for item in items}.isdisjoint(stages.COLLECTED_SEEDS)
+    assert {item["seed"] for item in items}.isdisjoint(pipeline_stages.COLLECTED_SEEDS)
 
 
 def test_the_same_numbers_every_time(folder, tmp_path):
@@ -83,7 +87,7 @@ def test_the_same_numbers_every_time(folder, tmp_path):
 
 
 def test_what_is_there_is_not_made_again(folder):
-    nets = [folder / f"fit-{name}" / "npnet.safetensors" for name in stages.NETS]
+    nets = [folder / f"fit-{name}" / "npnet.safetensors" for name in pipeline_stages.NETS]
     made = [*nets, *folder.glob("images/**/*.png"), *folder.glob("pairs/parts/*")]
     before = {path: path.stat().st_mtime_ns for path in made}
     assert len(before) > 100
