@@ -3,6 +3,7 @@
 It is looked for at `$COMFYUI_PATH`, else at `~/ComfyUI`, else around the clone (in `custom_nodes/`).
 `$COMFYUI_ARGS` replaces `--cpu`, for example by `--novram` on a machine with a GPU, or adds to it:
 `--cpu --front-end-root <folder>` serves another frontend.
+`$DYNAMIC_MEMORY=1` switches ComfyUI's dynamic memory on, also without a GPU.
 """
 
 from __future__ import annotations

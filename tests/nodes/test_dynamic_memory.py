@@ -6,6 +6,7 @@ does not run here, for on the CPU ComfyUI hands out its plain patcher; ``make gp
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -17,11 +18,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from tests import tiny_scorers
+from tests.comfyui import COMFYUI, COMFYUI_ARGS, make_base
 from tests.nodes.conditionings import conditioning
 from tests.nodes.graphs import call
 from tests.nodes.npnets import save_tiny_npnet
 from tests.nodes.sampling import GOLDEN, SEED, custom_sample, empty
 from tests.nodes.scorers import save_tiny_scorer
+from tests.nodes.server import serve
+from tests.nodes.small_graphs import small_graphs
 from tests.nodes.tiny_pack.models import tiny_sdxl, tiny_vae
 from tests.nodes.tiny_pack.text import tiny_sdxl_clip
 
@@ -144,6 +148,15 @@ def test_who_gives_way_to_whom(pack, comfy_base, monkeypatch):
     (scorer,) = call("NPNetScorerLoad", scorer_name=save_tiny_scorer(pack, comfy_base), kind="auto")
     assert type(npnet.patcher) is Chosen
     assert type(scorer.patcher) is ModelPatcher
+
+
+def test_a_server_runs_every_node(pack, pytestconfig):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "DYNAMIC_MEMORY": "1"}
+    with serve(COMFYUI, make_base(pytestconfig), COMFYUI_ARGS, environment) as server:
+        scorer = save_tiny_scorer(pack, server.base)
+        for arch in ("npnet", "unet"):
+            for graph in small_graphs(save_tiny_npnet(pack, server.base, arch=arch), scorer).values():
+                assert server.run(graph)["status"]["completed"]
 
 
 def test_the_tiny_pack_has_weights(dynamic):
