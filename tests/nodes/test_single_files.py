@@ -66,7 +66,6 @@ def test_all_of_a_checkpoint_is_read(load):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"model.diffusion_model.time_embed.cond_proj.weight": torch.zeros(128, 17)}, "cond_proj"),
         ({"model.diffusion_model.middle_block.3.weight": torch.zeros(1234)}, "middle_block.3"),
         ({"first_stage_model.more.weight": torch.zeros(1234)}, "first_stage_model.more.weight"),
         ({"control_model.input_blocks.0.0.weight": torch.zeros(3)}, "control_model"),
@@ -76,6 +75,11 @@ def test_all_of_a_checkpoint_is_read(load):
 def test_weights_that_nothing_reads_are_refused(load, more, message):
     with pytest.raises(InputError, match=rf"has no place for \({message}|has no place for .*{message}"):
         load(more)
+
+
+def test_a_unet_that_is_told_the_guidance_is_refused(load):
+    with pytest.raises(InputError, match="is an LCM"):
+        load({"model.diffusion_model.time_embed.cond_proj.weight": torch.zeros(128, 17)})
 
 
 def test_a_file_without_text_encoder_is_refused(load):

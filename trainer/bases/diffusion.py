@@ -51,6 +51,11 @@ class Diffusion(Base):
                 f"{scheduler.config.get('prediction_type')}, but only models that predict epsilon or v can be used: "
                 "choose another base model."
             )
+        if self.pipe.vae.config.get("latents_mean") is not None:  # Playground 2.5's
+            raise InputError(
+                f"{self.source} has an autoencoder that shifts and scales each channel (latents_mean), which is not "
+                "supported here: choose another base model."
+            )
 
     def scheduler(self, schedule: Schedule, shape: tuple[int, int, int]):
         import diffusers

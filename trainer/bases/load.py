@@ -143,10 +143,11 @@ def _check_fits(base: Base) -> None:
         )
     for encoder, name in zip(base.modules("text"), ("tokenizer", "tokenizer_2", "tokenizer_3"), strict=False):
         tokenizer = getattr(base.pipe, name)
-        if len(tokenizer) < encoder.config.vocab_size / 2:  # an absent vocabulary is no error to transformers 5
+        words = encoder.config.vocab_size
+        if not words / 2 <= len(tokenizer) <= words:  # an absent vocabulary is no error to transformers 5
             raise InputError(
-                f"{base.source} has a tokenizer of {len(tokenizer)} words for a text encoder of "
-                f"{encoder.config.vocab_size}: the tokenizer's files are missing, so download it again."
+                f"{base.source} has a tokenizer of {len(tokenizer)} words for a text encoder of {words}: the "
+                "tokenizer's files are missing, so download it again."
             )
     if base.controlnet is not None:
         _check_controlnet(base)
@@ -157,6 +158,8 @@ def _check_controlnet(base: Base) -> None:
         raise InputError(
             f"{base.source} is a {base.title}, for which ControlNets are not supported here: leave it out."
         )
+    if base.controlnet.config.get("global_pool_conditions"):  # Shuffle's: they steer one branch and not the other
+        raise InputError("A ControlNet that pools its picture (Shuffle) is not supported here: choose another.")
     ours, theirs = (network.config.cross_attention_dim for network in (base.controlnet, base.network))
     if ours != theirs:
         raise InputError(

@@ -18,6 +18,7 @@ from npnet_core.tensorfile import INTEGERS, is_safetensors
 UNET = "model.diffusion_model."
 VAE = ("first_stage_model.", "vae.")
 TEXT = ("cond_stage_model.", "conditioner.embedders.")
+GUIDANCE = f"{UNET}time_embed.cond_proj.weight"
 MARKERS = ("v_pred", "ztsnr")
 EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")  # Playground 2.5, CosXL
 
@@ -55,7 +56,7 @@ def load_single_file(cls: type, path: Path, config: str, dtype: torch.dtype, **o
         if file.read(4) == b"GGUF":
             raise _quantised(path, "as a GGUF file")
     tensors, metadata = load_single_file_checkpoint(str(path)), read_metadata(path)
-    check_precision(path, tensors, metadata)
+    check_weights(path, tensors, metadata)
     settings = scheduler_settings(path, tensors.keys(), metadata)
     pipe = cls.from_single_file(
         str(path), config=config, dtype=dtype, local_files_only=Path(config).is_dir(), **options
@@ -99,12 +100,16 @@ def scheduler_settings(path: Path, keys: Collection[str], metadata: Mapping[str,
     return settings | ({"rescale_betas_zero_snr": True} if "ztsnr" in keys else {})
 
 
-def check_precision(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Refuse weights that are no weights without what else is in the file.
+def check_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Refuse weights that diffusers would read as something else.
 
     Raises:
-        InputError: they are quantised; it says how.
+        InputError: they are quantised, or of a UNet that is told the guidance.
     """
+    if GUIDANCE in tensors:
+        raise InputError(
+            f"{path} is an LCM whose UNet is told the guidance, which only diffusers folders can be read for: name one."
+        )
     if "_quantization_metadata" in metadata:
         raise _quantised(path, "in ComfyUI's layouts")
     for how, pattern in QUANTISED.items():

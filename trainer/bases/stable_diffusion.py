@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from npnet_core.errors import InputError
 from trainer.bases.diffusion import Diffusion
 from trainer.bases.schedules import Preset, Schedule
 
@@ -40,6 +41,19 @@ class StableDiffusion(Diffusion):
     @property
     def align_your_steps(self) -> str | None:
         return "StableDiffusionTimesteps" if self.family == "sd1" else None
+
+    def check(self) -> None:
+        super().check()
+        positions = self.pipe.text_encoder.config.max_position_embeddings
+        if any(tokenizer.model_max_length > positions for tokenizer in self.tokenizers):
+            raise InputError(
+                f"{self.source} has a tokenizer that does not know how many tokens its text encoder reads: its "
+                "tokenizer_config.json is missing, so download it again."
+            )
+
+    @property
+    def tokenizers(self) -> list:
+        return [self.pipe.tokenizer]
 
     def encode_prompts(self, prompts: list[str]) -> dict[str, Tensor]:
         embeds, _ = self.pipe.encode_prompt(prompts, self.pipe.text_encoder.device, 1, False)
@@ -85,6 +99,10 @@ class StableDiffusionXL(StableDiffusion):
     }
     family = "sdxl"
     align_your_steps = "StableDiffusionXLTimesteps"
+
+    @property
+    def tokenizers(self) -> list:
+        return [self.pipe.tokenizer, self.pipe.tokenizer_2]
 
     @property
     def prompt_dim(self) -> int:

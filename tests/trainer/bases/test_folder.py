@@ -156,6 +156,14 @@ def test_controlnets_that_are_not_what_is_needed(folder, controlnet, pipe, tmp_p
         load_base(folder, controlnet=tmp_path / "other")
 
 
+def test_controlnets_that_pool_their_picture(folder, controlnet, tmp_path):
+    controlnet.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"global_pool_conditions": True}))
+    with pytest.raises(InputError, match="pools its picture"):
+        load_base(folder, controlnet=tmp_path)
+
+
 # What the libraries only warn about
 
 
@@ -192,6 +200,20 @@ def test_quantised_folders_are_refused(broken):
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (broken / "unet/config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"quantised UNet2DConditionModel \(bitsandbytes\)"):
+        load_base(broken)
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "tokenizer_2"])
+def test_tokenizers_that_do_not_know_their_length(broken, part):
+    (broken / part / "tokenizer_config.json").unlink()
+    with pytest.raises(InputError, match=r"its tokenizer_config\.json is missing"):
+        load_base(broken)
+
+
+def test_autoencoders_that_shift_each_channel(broken):
+    file = broken / "vae/config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"latents_mean": [0.1] * 4, "latents_std": [2.0] * 4}))
+    with pytest.raises(InputError, match="latents_mean"):
         load_base(broken)
 
 

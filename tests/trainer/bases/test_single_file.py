@@ -10,7 +10,7 @@ import torch
 from npnet_core.errors import InputError
 from tests import tiny_pipelines
 from trainer.bases import load_base
-from trainer.bases.single_file import UNUSED, check_precision, scheduler_settings
+from trainer.bases.single_file import UNUSED, check_weights, scheduler_settings
 
 FILE = Path("model.safetensors")
 V = {"prediction_type": "v_prediction"}
@@ -73,17 +73,17 @@ FLOAT8 = torch.ones(4, 4).to(torch.float8_e4m3fn)
 )
 def test_quantised_weights_are_refused(more, message):
     with pytest.raises(InputError, match=rf"quantised weights \(.*{message}"):
-        check_precision(FILE, {f"{LAYER}.bias": torch.zeros(4)} | more, {})
+        check_weights(FILE, {f"{LAYER}.bias": torch.zeros(4)} | more, {})
 
 
 def test_numbers_in_few_bits_are_numbers():
     text = {"cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)}
-    check_precision(FILE, {f"{LAYER}.weight": FLOAT8} | text, {"modelspec.title": "fp8"})
+    check_weights(FILE, {f"{LAYER}.weight": FLOAT8} | text, {"modelspec.title": "fp8"})
 
 
 def test_comfyuis_quantisation_in_the_metadata():
     with pytest.raises(InputError, match="quantised weights"):
-        check_precision(FILE, {f"{LAYER}.weight": FLOAT8}, {"_quantization_metadata": "{}"})
+        check_weights(FILE, {f"{LAYER}.weight": FLOAT8}, {"_quantization_metadata": "{}"})
 
 
 def test_gguf_files_are_refused(tmp_path):
