@@ -134,13 +134,6 @@ def _add_lora(base: Base, lora: Path) -> None:
 
 
 def _check_fits(base: Base) -> None:
-    base.check()
-    latent = base.pipe.vae.config.latent_channels
-    if base.channels != latent:
-        raise InputError(
-            f"{base.source} takes {base.channels} channels where its autoencoder makes {latent}, as models for "
-            "inpainting or editing do: choose a text-to-image model."
-        )
     for encoder, name in zip(base.modules("text"), ("tokenizer", "tokenizer_2", "tokenizer_3"), strict=False):
         tokenizer = getattr(base.pipe, name)
         words = encoder.config.vocab_size
@@ -149,6 +142,13 @@ def _check_fits(base: Base) -> None:
                 f"{base.source} has a tokenizer of {len(tokenizer)} words for a text encoder of {words}: the "
                 "tokenizer's files are missing, so download it again."
             )
+    base.check()
+    latent = base.pipe.vae.config.latent_channels
+    if base.channels != latent:
+        raise InputError(
+            f"{base.source} takes {base.channels} channels where its autoencoder makes {latent}, as models for "
+            "inpainting or editing do: choose a text-to-image model."
+        )
     if base.controlnet is not None:
         _check_controlnet(base)
 
