@@ -1,5 +1,5 @@
-"""Takes the pictures of the templates and of the help pages, in a running ComfyUI that has this pack and a file, if
-only an empty one, for every model that a template names:
+"""Takes the pictures of the README and of the help pages, in a running ComfyUI that has this pack and a file, if only
+an empty one, for every model that a template names:
 
     python -m workflows.pictures http://127.0.0.1:8188
 
@@ -19,6 +19,7 @@ from workflows.build import ROOT
 from workflows.formats import canvas_graph
 from workflows.help import HELP
 from workflows.layout import Layout
+from workflows.templates import golden_noise_sdxl
 
 DOCS = ROOT / "web" / "docs"
 MARGIN = 20  # around the graph
@@ -61,6 +62,7 @@ def main(url: str) -> None:
         page.wait_for_function("window.app?.graph && window.app.extensionManager")
         page.wait_for_timeout(2000)
         page.keyboard.press("Escape")  # a new ComfyUI opens with a choice of templates
+        picture(page, golden_noise_sdxl()).save(ROOT / "docs" / "golden_noise_sdxl.jpg", quality=85, optimize=True)
         for node_id, layout in HELP.items():
             picture(page, layout()).save(DOCS / f"{node_id}.jpg", quality=85, optimize=True)
         browser.close()

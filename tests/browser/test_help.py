@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.browser.canvas import open_canvas
 from tests.comfyui import ROOT
 
-OURS = sorted(path.stem for path in (ROOT / "web" / "docs").glob("*.md"))
+DOCS = ROOT / "web" / "docs"
+OURS = sorted(path.stem for path in DOCS.glob("*.md"))
+REPORT = """app.graph.findNodesByType("NPNetHPSFilter")[0].widgets.find(
+  widget => widget.name === "npnet_report").element.placeholder"""
 
 
-@pytest.mark.parametrize("node_id", OURS)
-def test_help(canvas, node_id):
-    """The button with the question mark over a chosen node shows its page, pictures included."""
+def open_help(canvas, node_id: str, page_file: Path) -> None:
+    """The button with the question mark over a chosen node shows this page, pictures included."""
     page = canvas.page
     title_bar = page.evaluate(
         """type => {
@@ -34,11 +37,16 @@ def test_help(canvas, node_id):
     page.mouse.click(*title_bar)
     assert not [problem for problem in canvas.problems() if "not connected" not in problem and "options" not in problem]
     page.get_by_test_id("info-button").click()
-    title = (ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+    title = page_file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
     content = page.locator(".node-help-content")
     content.get_by_role("heading", name=title, exact=True).first.wait_for()
     content.locator("img").first.wait_for()
     page.wait_for_function("() => [...document.querySelectorAll('.node-help-content img')].every(i => i.naturalWidth)")
+
+
+@pytest.mark.parametrize("node_id", OURS)
+def test_help(canvas, node_id):
+    open_help(canvas, node_id, DOCS / f"{node_id}.md")
     canvas.screenshot(f"help, {node_id}")
 
 
@@ -47,6 +55,7 @@ def test_in_chinese(browser, furnished, renderer):
     with open_canvas(browser, furnished, renderer, "zh") as canvas:
         canvas.open_template("collect_pairs_sdxl")
         canvas.screenshot("collect_pairs_sdxl, Chinese")
+        assert canvas.page.evaluate(REPORT) == "运行后在这里显示报告"
         for node_id in OURS:
             title, inputs, outputs = canvas.page.evaluate(
                 """type => {
@@ -60,3 +69,5 @@ def test_in_chinese(browser, furnished, renderer):
             assert set(inputs) == {entry["name"] for entry in names[node_id]["inputs"].values()}
             assert outputs == [entry["name"] for entry in names[node_id]["outputs"].values()]
         assert [problem for problem in canvas.problems() if "fit" in problem or "needs" in problem] == []
+        open_help(canvas, "NPNetNoise", DOCS / "NPNetNoise" / "zh.md")
+        canvas.screenshot("help, NPNetNoise, Chinese")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import shutil
 import urllib.error
 from itertools import combinations
 from pathlib import Path
@@ -13,8 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.comfyui import COMFYUI, COMFYUI_ARGS, PACK, ROOT, make_base
 from tests.nodes.npnets import save_tiny_npnet
 from tests.nodes.scorers import save_tiny_scorer
+from tests.nodes.server import serve
 from tests.nodes.templates import (
     canvas_problems,
     graph_nodes,
@@ -26,9 +30,8 @@ from tests.nodes.templates import (
     with_tiny_models,
     without_meta,
 )
+from tests.nodes.test_pack import published  # noqa: F401, a fixture
 
-PACK = "npnet-golden-noise"
-ROOT = Path(__file__).resolve().parents[2]
 API = ROOT / "workflows" / "api"  # the same graphs for the queue
 FILES = sorted((ROOT / "example_workflows").glob("*.json"))
 SMALL = {
@@ -36,6 +39,8 @@ SMALL = {
     "BasicScheduler": {"steps": 3},
     "KSampler": {"steps": 3},
 }
+
+FAMILIES = {"TinyTestModel": "sdxl", "TinyTestHunyuanDiT": "hunyuan-dit"}
 
 each_template = pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 
@@ -52,10 +57,7 @@ def object_info(server):
 @pytest.fixture(scope="module")
 def tiny_npnets(server, pack):
     """Checkpoint stand-in → name of an NPNet of its family on the server."""
-    return {
-        "TinyTestModel": save_tiny_npnet(pack, server.base, "sdxl"),
-        "TinyTestHunyuanDiT": save_tiny_npnet(pack, server.base, "hunyuan-dit"),
-    }
+    return {kind: save_tiny_npnet(pack, server.base, family) for kind, family in FAMILIES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,27 @@ def test_runs_small(file, server, tiny_npnets, tiny_scorer):
 @each_template
 def test_runs_as_it_is(file, server, tiny_npnets, tiny_scorer):
     run(server, read(API / file.name), tiny_npnets, tiny_scorer, {})
+
+
+@pytest.fixture(scope="module")
+def dynamic_server(published, pytestconfig):  # noqa: F811
+    """A server with dynamic memory on, as on an NVIDIA card, into which the pack was copied as it is published."""
+    pytest.importorskip("comfy.memory_management", reason="ComfyUI has no dynamic memory before 0.12")
+    base = make_base(pytestconfig)
+    (base / "custom_nodes" / PACK).unlink()
+    shutil.copytree(published, base / "custom_nodes" / PACK)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "DYNAMIC_MEMORY": "1"}
+    with serve(COMFYUI, base, COMFYUI_ARGS, environment) as server:
+        yield server
+
+
+@each_template
+def test_published_and_with_dynamic_memory_it_is_served_and_runs(file, dynamic_server, pack):
+    assert dynamic_server.get("/workflow_templates")[PACK].count(file.stem) == 1
+    workflow = dynamic_server.get(f"/api/workflow_templates/{PACK}/{file.name}")
+    prompt = to_prompt(workflow, dynamic_server.get("/object_info"))
+    npnets = {kind: save_tiny_npnet(pack, dynamic_server.base, family) for kind, family in FAMILIES.items()}
+    run(dynamic_server, prompt, npnets, save_tiny_scorer(pack, dynamic_server.base), SMALL)
 
 
 def run(server, prompt: dict, tiny_npnets: dict[str, str], tiny_scorer: str, values: dict[str, dict]) -> None:
