@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..npnet_core.config import Config
@@ -58,7 +59,7 @@ def prompt_embeds(conditioning: list, config: Config, start: Start) -> Tensor:
         InputError: as :func:`starting_entry`, and if the embedding is another family's.
     """
     entry = starting_entry(conditioning, start)
-    embeds, family = entry["cross_attn"], family_of(entry)
+    embeds, family = without_values(entry["cross_attn"]), family_of(entry)
     expected = FAMILY_NAMES.get(config.family, config.family)
     if config.family in FAMILY_NAMES and family != config.family:
         came = FAMILY_NAMES.get(family, "another base model's")
@@ -74,6 +75,15 @@ def prompt_embeds(conditioning: list, config: Config, start: Start) -> Tensor:
     if family == "hunyuan-dit":
         return embeds[:, : config.prompt_tokens]  # BERT's part is padded to the length of mT5's, not in whole chunks
     return embeds
+
+
+def without_values(embeds: Tensor) -> Tensor:
+    """The keys [B, T, D] of a prompt that NegPip has encoded, [B, 2T, D]; any other prompt as it came.
+
+    Its rows are a key and a value for every token in turn, which differ at most by sign: that of the token's weight.
+    """
+    keys, values = embeds[:, 0::2], embeds[:, 1::2]
+    return keys if keys.any() and torch.equal(keys.abs(), values.abs()) else embeds
 
 
 def base_family(conditioning: list, start: Start) -> str:

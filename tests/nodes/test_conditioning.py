@@ -206,6 +206,15 @@ def test_without_a_prompt_is_refused(prompt_embeds, pack, cond, words):
             prompt_embeds(stored)
 
 
+def test_prompts_with_a_value_beside_every_key(prompt_embeds):
+    """As NegPip encodes them: the value of a token of negative weight has the other sign."""
+    keys, signs = conditioning("sdxl", 1, tokens=154)[0][0], torch.ones(1, 154, 1)
+    signs[:, 3] = -1
+    both = torch.stack([keys, keys * signs], 2).flatten(1, 2)
+    assert both.shape == (1, 308, 2048)
+    assert torch.equal(prompt_embeds([[both, SDXL[0][1]]]), keys)
+
+
 @pytest.mark.parametrize(
     ("conds", "expected"),
     [

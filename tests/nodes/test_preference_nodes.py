@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from comfy.model_management import InterruptProcessingException
@@ -143,9 +145,21 @@ def test_save_writes_kept_and_dropped_once(call, pack, comfy_base, scorer, pair)
     assert reader.records[0].settings.recorded == {"base_model": "tiny", "sampling": "euler, 10 steps"}
 
 
-def test_save_refuses_other_settings_and_names_them(call, pair):
-    import dataclasses
+def test_save_keeps_every_noise_of_a_seed(call, pack, comfy_base, pair):
+    """As a variation seed makes another noise under the same one; another target of a noise is not another pair."""
+    varied = dataclasses.replace(pair, source=pair.source.flip(-1), target=pair.target.flip(-1))
+    assert save(call, pair, dataset="varied").startswith("3 saved, 0 there already")
+    assert save(call, varied, dataset="varied").startswith("3 saved, 0 there already")
+    again = dataclasses.replace(varied, target=varied.target * 1.001)
+    assert save(call, again, dataset="varied").startswith("0 saved, 3 there already")
+    reader = pack.npnet_core.npd.NPDReader(comfy_base / "output" / "npd" / "varied")
+    stored = {source.numpy().tobytes(): target for source, target in reader}
+    for source, target in ((s, t) for made in (pair, varied) for s, t in zip(made.source, made.target, strict=True)):
+        assert torch.equal(stored[source.half().numpy().tobytes()], target.half())
+    assert len(reader) == 6
 
+
+def test_save_refuses_other_settings_and_names_them(call, pair):
     save(call, pair, dataset="settings")
     with pytest.raises(ValueError, match=r"cfg 5\.5 and 3\.0"):
         save(call, dataclasses.replace(pair, cfg=3.0), dataset="settings")
