@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from npnet_core.errors import InputError
 from npnet_core.redenoising import INVERSIONS_HELP
 from trainer import bases
@@ -22,10 +20,10 @@ from trainer.collecting.manifest import manifest, open_dataset
 from trainer.collecting.recipe import Recipe, preset_recipe
 from trainer.collecting.scorers import HELP as SCORERS
 from trainer.collecting.scorers import check_scorers, load_scorers
+from trainer.commands import base_model
 from trainer.commands.options import option, required, save_config
 from trainer.commands.workers import this_worker
 from trainer.data.prompts import read_prompts
-from trainer.distributed import find_device
 
 log = logging.getLogger(__name__)
 
@@ -94,19 +92,13 @@ def run(options: Options) -> None:
     recipe = recipe_from(options)
     prompts = read_prompts(options.prompts, options.column)
     check_scorers(options.scorer)
-    base = bases.load_base(
-        options.base,
-        config=options.base_config,
-        device=find_device(options.device),
-        precision=options.precision,
-        lora=options.lora,
-    )
+    base = base_model.load(options)
     shape = bases.latent_shape(base, recipe.height, recipe.width)
     keys = pair_keys(prompts, seed_range(options.seeds), options.seeds_per_prompt, shape)[: options.limit]
     keys = share_of(keys, worker, workers)
     scorers = load_scorers(options.scorer, base)
     settings = manifest(base, recipe, [scorer.kind for scorer in scorers])
-    try:
+    with base_model.memory_for(base, f"{options.batch} pairs"):
         if options.dry_run:
             print(estimate(base, scorers, recipe, keys, batch=options.batch, images=options.save_images))
             return
@@ -115,10 +107,6 @@ def run(options: Options) -> None:
             images = options.out / "images" if options.save_images else None
             collect(base, scorers, recipe, keys, writer, batch=options.batch, images=images)
         log.info("%d pairs are in %s.", len(keys), options.out)
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"The memory of {base.device} does not hold {options.batch} pairs at once: use a smaller --batch."
-        ) from error
 
 
 def recipe_from(options: Options) -> Recipe:

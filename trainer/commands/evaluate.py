@@ -11,22 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from npnet_core.checkpoint import load_npnet
 from npnet_core.errors import InputError
 from npnet_core.redenoising import INVERSIONS_HELP
-from trainer import bases
 from trainer.bases import SAMPLERS, SPACINGS
 from trainer.collecting.keys import seed_range
 from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.collecting.scorers import HELP as SCORERS
 from trainer.collecting.scorers import LaterScorer, clip_words, find_scorer, scorer_files
+from trainer.commands import base_model
 from trainer.commands.nets import name_npnets
 from trainer.commands.options import option, required, save_config
 from trainer.commands.workers import this_worker
 from trainer.data.prompts import read_prompt_set
-from trainer.distributed import find_device
 from trainer.evaluation.evaluate import METHODS, SEEDS, evaluate
 from trainer.evaluation.fid import fid_of, find_pictures, load_inception
 from trainer.evaluation.methods import NAMES, choose_methods
@@ -123,13 +120,7 @@ def run(options: Options) -> int:
     choose_methods(options.methods, npnets, redenoising, options.repaint_rounds)  # complains before a model is loaded
     reference = find_pictures(options.fid) if options.fid is not None else []
     inception = load_inception(options.fid_weights) if options.fid is not None else None
-    base = bases.load_base(
-        options.base,
-        config=options.base_config,
-        device=find_device(options.device),
-        precision=options.precision,
-        lora=options.lora,
-    )
+    base = base_model.load(options)
     settings = every_setting(
         base,
         samplers=options.sampler,
@@ -140,28 +131,24 @@ def run(options: Options) -> int:
     )
     for npnet in npnets.values():
         npnet.to(base.device)
-    with clip_words(base) if files else nullcontext() as words:
-        try:
-            evaluation = evaluate(
-                base,
-                npnets,
-                [LaterScorer(kind, path, words, base.device) for kind, path in files.items()],
-                prompts,
-                settings=settings,
-                out=options.out,
-                methods=options.methods,
-                seeds=seed_range(options.seeds),
-                seeds_per_prompt=options.seeds_per_prompt,
-                redenoising=redenoising,
-                repaint_rounds=options.repaint_rounds,
-                batch=options.batch,
-                worker=worker,
-                dataset=options.dataset,
-            )
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"The memory of {base.device} does not hold {options.batch} images at once: use a smaller --batch."
-            ) from error
+    words = clip_words(base) if files else nullcontext()
+    with words as tokenizer, base_model.memory_for(base, f"{options.batch} images"):
+        evaluation = evaluate(
+            base,
+            npnets,
+            [LaterScorer(kind, path, tokenizer, base.device) for kind, path in files.items()],
+            prompts,
+            settings=settings,
+            out=options.out,
+            methods=options.methods,
+            seeds=seed_range(options.seeds),
+            seeds_per_prompt=options.seeds_per_prompt,
+            redenoising=redenoising,
+            repaint_rounds=options.repaint_rounds,
+            batch=options.batch,
+            worker=worker,
+            dataset=options.dataset,
+        )
     sizes = tuple(dict.fromkeys(f"{setting.width}x{setting.height}" for setting in settings))
     save_config(dataclasses.replace(options, size=sizes, worker=None), options.out / "evaluate.toml")
     code = 1 if missing or evaluation.missing else 0

@@ -16,10 +16,10 @@ from npnet_core.errors import InputError
 from trainer import bases
 from trainer.bases import SAMPLERS, SPACINGS, Schedule
 from trainer.collecting.redenoising import REDENOISING
+from trainer.commands import base_model
 from trainer.commands.nets import name_npnets
 from trainer.commands.options import option, required
 from trainer.data.images import read_image, text_hash, write_image
-from trainer.distributed import find_device
 from trainer.evaluation.draws import Draw
 from trainer.evaluation.generate import make_batch
 from trainer.evaluation.methods import check_methods, choose_methods
@@ -81,14 +81,7 @@ def run(options: Options) -> None:
     if BOTH in npnets:
         raise InputError(f"A net is named {BOTH} as the picture of all is: give it another name, NAME=FILE.")
     methods = choose_methods(("standard", "npnet"), npnets)
-    base = bases.load_base(
-        options.base,
-        config=options.base_config,
-        device=find_device(options.device),
-        precision=options.precision,
-        lora=options.lora,
-        controlnet=options.controlnet,
-    )
+    base = base_model.load(options, controlnet=options.controlnet)
     height, width = choose_size(options.size, control, base.size)
     bases.latent_shape(base, height, width)
     setting = Setting(schedule, options.cfg, height, width)
@@ -106,12 +99,8 @@ def run(options: Options) -> None:
             prompts = encoded[[0] * len(draws)]
             images = {}
             for method in methods:
-                try:
+                with base_model.memory_for(base, f"{len(draws)} images"):
                     images[method.name], _ = make_batch(base, draws, prompts, prompts, setting, method, control)
-                except torch.OutOfMemoryError as error:
-                    raise InputError(
-                        f"The memory of {base.device} does not hold {len(draws)} images at once: use a smaller --batch."
-                    ) from error
                 progress.update(len(draws))
             metadata = {"prompt": options.prompt} | setting.to_dict() | {"base_model": base.source}
             if options.control is not None:
