@@ -20,6 +20,7 @@ VAE = ("first_stage_model.", "vae.")
 TEXT = ("cond_stage_model.", "conditioner.embedders.")
 GUIDANCE = f"{UNET}time_embed.cond_proj.weight"
 MARKERS = ("v_pred", "ztsnr")
+V = {"v", "v_prediction", "velocity"}
 EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")  # Playground 2.5, CosXL
 
 # how weights are called that are not simply numbers
@@ -77,20 +78,21 @@ def read_metadata(path: Path) -> dict[str, str]:
 def scheduler_settings(path: Path, keys: Collection[str], metadata: Mapping[str, str]) -> dict:
     """The settings of a scheduler that a file asks for by its markers; what it does not say, its config folder decides.
 
-    ComfyUI knows the markers too. A ``modelspec.prediction_type`` of ``epsilon`` says nothing: sd-scripts
-    writes it for v models of SDXL as well.
+    ComfyUI knows the markers too, and writes ``modelspec.predict_key``. A ``modelspec.prediction_type`` of ``epsilon``
+    says nothing: sd-scripts writes it for v models of SDXL as well.
 
     Raises:
         InputError: it says that it is neither an epsilon nor a v model.
     """
-    said, process = (metadata.get(f"modelspec.{name}", "").lower() for name in ("prediction_type", "noise_process"))
+    said = {metadata.get(f"modelspec.{name}", "").lower() for name in ("prediction_type", "predict_key")} - {""}
+    process = metadata.get("modelspec.noise_process", "ddpm").lower()
     edm = [key for key in EDM if key in keys]
-    if edm or process not in ("", "ddpm") or said not in ("", "epsilon", "v", "v_prediction", "velocity"):
-        what = ", ".join(edm) or f"prediction type {said or 'unknown'}, noise process {process or 'unknown'}"
+    if edm or process != "ddpm" or said - {"epsilon", *V}:
+        what = ", ".join(edm) or f"prediction type {', '.join(sorted(said)) or 'unknown'}, noise process {process}"
         raise InputError(
             f"{path} says that it is neither an epsilon nor a v model ({what}): choose another base model."
         )
-    v = "v_pred" in keys or said in ("v", "v_prediction", "velocity")
+    v = "v_pred" in keys or bool(said & V)
     if "ztsnr" in keys and not v:
         raise InputError(
             f"{path} says that it starts from zero SNR (ztsnr) and not that it predicts v, which such models do: get "

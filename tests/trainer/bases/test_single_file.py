@@ -26,6 +26,8 @@ LAYER = "model.diffusion_model.middle_block.1.proj_in"
         (["v_pred", "ztsnr"], {}, V | ZERO_SNR),
         ([], {"prediction_type": "v"}, V),
         ([], {"prediction_type": "epsilon"}, {}),
+        ([], {"predict_key": "v"}, V),  # ComfyUI's
+        ([], {"predict_key": "epsilon", "noise_process": "ddpm"}, {}),
         (["v_pred"], {"prediction_type": "epsilon"}, V),  # sd-scripts writes epsilon for every SDXL
         ([], {"prediction_type": "velocity", "noise_process": "ddpm"}, V),
     ],
