@@ -14,7 +14,7 @@ from trainer.shapes import BASE
 def test_a_full_device_is_said_with_the_flag_that_helps():
     base = load_base(BASE)
     with (
-        pytest.raises(InputError, match="The memory of cpu does not hold 4 pairs at once: use a smaller --batch."),
+        pytest.raises(InputError, match=r"The memory of cpu does not hold 4 pairs at once: use a smaller --batch\."),
         memory_for(base, "4 pairs"),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
