@@ -18,6 +18,7 @@ from comfy_execution.utils import get_executing_context
 
 import nodes
 from tests.nodes.errors import NodeFailed, PromptRefused
+from tests.nodes.interfaces import cached_outputs, new_executor
 from tests.nodes.modules import Modules
 
 
@@ -27,10 +28,6 @@ class Result:
 
     values: dict[str, tuple]  # MODEL, LATENT, IMAGE [B, H, W, 3], …; a list where the node gives a list
     ui: dict[str, dict]  # what an output node shows: {"images": [{"filename": …}]}
-
-
-def new_executor() -> execution.PromptExecutor:
-    return execution.PromptExecutor(server.PromptServer.instance, cache_type=execution.CacheType.CLASSIC, cache_size=0)
 
 
 def run_graph(
@@ -74,10 +71,9 @@ def run_graph(
 
 
 def _values(executor: execution.PromptExecutor, node_id: str, class_type: str) -> tuple:
-    entry = executor.caches.outputs.get(node_id)
-    if entry is None:  # not upstream of any output node
+    outputs = cached_outputs(executor, node_id)
+    if outputs is None:  # not upstream of any output node
         return ()
-    outputs = getattr(entry, "outputs", entry)  # newer ComfyUI wraps the lists
     is_list = getattr(nodes.NODE_CLASS_MAPPINGS[class_type], "OUTPUT_IS_LIST", None) or [False] * len(outputs)
     return tuple(v[0] if len(v) == 1 and not many else v for v, many in zip(outputs, is_list, strict=True))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from transformers import CLIPTokenizer
 
 from npnet_core.redenoising import Level
 from tests import tiny_pipelines
+from tests.nodes.interfaces import state_dict_for_saving
 from tests.nodes.tiny_pack.models import SDXL_UNET, seed_parameters
 from trainer.bases import Base, decode, denoiser, encode, initial_noise, load_base
 
@@ -129,11 +129,7 @@ def config_folder(kind, folder):
 
 
 def checkpoint(model, clip, vae) -> dict[str, torch.Tensor]:
-    """What ComfyUI saves; from 0.18 on it is given the UNet's weights too."""
-    parts = {"clip_state_dict": clip.get_sd(), "vae_state_dict": vae.state_dict()}
-    if "unet_state_dict" in inspect.signature(model.state_dict_for_saving).parameters:
-        parts["unet_state_dict"] = model.diffusion_model.state_dict()
-    saved = model.state_dict_for_saving(**parts)
+    saved = state_dict_for_saving(model, clip, vae)
     return {key: value.contiguous().clone() for key, value in saved.items()}
 
 

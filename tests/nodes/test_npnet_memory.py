@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.nodes.conditionings import conditioning
 from tests.nodes.graphs import call
+from tests.nodes.interfaces import listed_modules
 from tests.nodes.npnets import save_tiny_npnet
 from tests.nodes.sampling import GOLDEN, SEED, empty
 
@@ -39,7 +40,7 @@ def pretend(pack) -> Iterator[FakeTensorMode]:
 
 def movable(npnet: torch.nn.Module) -> list[torch.nn.Module]:
     """The modules that ComfyUI moves one by one under partial load."""
-    return [module for _, _, module, _ in ModelPatcher(npnet, GPU, CPU)._load_list()]
+    return listed_modules(ModelPatcher(npnet, GPU, CPU))
 
 
 def move(modules: list[torch.nn.Module]) -> None:

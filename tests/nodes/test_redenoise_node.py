@@ -251,9 +251,12 @@ def graph(**changes) -> dict:
     return api
 
 
-def test_in_a_graph_with_progress_and_interrupt(run_graph):
+def test_in_a_graph_with_progress_and_interrupt(run_graph, monkeypatch):
+    import comfy.utils
+
     import nodes
 
+    monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0, raising=False)  # else steps are left out
     steps = []
     run_graph(graph(node9={"rounds": 2}), on_progress=lambda node, value, total: steps.append((node, value, total)))
     assert [step for step in steps if step[0] == "9"] == [("9", i, 4) for i in (1, 2, 3, 4)]

@@ -10,12 +10,12 @@ import urllib.error
 from itertools import combinations
 from pathlib import Path
 
-import comfyui_workflow_templates
 import pytest
 import torch
 from PIL import Image
 
 from tests.comfyui import COMFYUI, COMFYUI_ARGS, PACK, ROOT, make_base
+from tests.nodes.interfaces import template_file
 from tests.nodes.npnets import save_tiny_npnet
 from tests.nodes.scorers import save_tiny_scorer
 from tests.nodes.server import serve
@@ -230,7 +230,7 @@ CANVAS = {
 # saved by the real frontend
 @pytest.mark.parametrize("name", ["sdxlturbo_example", "flux_dev_full_text_to_image", "sd3.5_simple_example"])
 def test_workflows_of_comfyui_have_no_problems(name, object_info):
-    workflow = read(Path(comfyui_workflow_templates.__file__).parent / "templates" / f"{name}.json")
+    workflow = read(template_file(name))
     assert canvas_problems(workflow, object_info) == []
     downloads = {model["name"] for model in models_of(workflow)}
     assert prompt_problems(to_prompt(workflow, object_info), object_info, downloads) == []
