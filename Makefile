@@ -1,4 +1,6 @@
 # make test        every unmarked test, in an environment that it makes
+# make comfyui VERSION=v0.33.0 [FROM=a remote or a folder]   a ComfyUI and its environment in build/comfyui/v0.33.0
+# make test COMFYUI=v0.33.0                                  the nodes' tests in it
 # make test-long   the counts and sizes that take minutes
 # make test-hpsv2  scores beside the hpsv2 package, in an environment of its own
 # make demo        the whole method on a tiny model that comes with the package; the page is build/demo/report.html
@@ -13,25 +15,40 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 FUZZ ?= 700
 HPSV2 ?= .venv-hpsv2
 HPSV2_BIN := $(HPSV2)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+FROM ?= https://github.com/Comfy-Org/ComfyUI
+ifdef COMFYUI
+VENV := build/comfyui/$(COMFYUI)/.venv
+COMFYUI_PATH := $(CURDIR)/build/comfyui/$(COMFYUI)/ComfyUI
+TESTS := tests/nodes
+endif
 COMFYUI_PATH ?= $(firstword $(patsubst %/comfy/cli_args.py,%,$(wildcard $(HOME)/ComfyUI/comfy/cli_args.py ../../comfy/cli_args.py)))
+export COMFYUI_PATH
 
-.PHONY: test demo test-long fuzz test-hpsv2 bench bench-score gpu lint clean
+.PHONY: test comfyui demo test-long fuzz test-hpsv2 bench bench-score gpu lint clean
 
-# torchvision is not ours: ComfyUI imports it, and tests compare against it
+# torchvision and torchaudio are not ours: ComfyUI imports them, and tests compare against the first
 $(VENV)/ready: pyproject.toml $(if $(COMFYUI_PATH),$(COMFYUI_PATH)/requirements.txt)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet torch torchvision torchaudio
 	$(BIN)/python -m pip install --quiet -e ".[test]" \
 		$(if $(COMFYUI_PATH),requests -r "$(COMFYUI_PATH)/requirements.txt")
-	@# a torchaudio that was built for another torch keeps diffusers from being imported; only audio nodes miss it
-	$(BIN)/python -m pip uninstall --quiet --yes torchaudio
+	@# one that was built for another torch keeps diffusers, too, from being imported
+	$(BIN)/python -c "import torchaudio" || $(BIN)/python -m pip uninstall --quiet --yes torchaudio
 	touch $@
 
 # two files at a time, a thread each: numbers are the same however many files run beside each other
 test: export OMP_NUM_THREADS = 1
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+# a folder that is a ComfyUI already is used where it lies; nothing is written into it
+comfyui: ROOM = build/comfyui/$(or $(VERSION),$(error Say which: make comfyui VERSION=v0.33.0, a tag or a branch of ComfyUI))
+comfyui:
+	mkdir -p $(ROOM)
+	test -e $(ROOM)/ComfyUI || \
+		$(if $(wildcard $(FROM)/comfy/cli_args.py),ln -s "$(realpath $(FROM))",git clone --quiet --depth 1 --branch $(VERSION) "$(FROM)") $(ROOM)/ComfyUI
+	$(MAKE) COMFYUI=$(VERSION) $(ROOM)/.venv/ready
 
 test-long: $(VENV)/ready
 	$(BIN)/python -m pytest -m long

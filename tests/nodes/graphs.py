@@ -12,13 +12,12 @@ from pathlib import Path
 import comfy.model_management
 import comfy.utils
 import execution
-import server
 import torch
 from comfy_execution.utils import get_executing_context
 
 import nodes
 from tests.nodes.errors import NodeFailed, PromptRefused
-from tests.nodes.interfaces import cached_outputs, new_executor
+from tests.nodes.interfaces import cached_outputs, new_executor, start_prompt_server
 from tests.nodes.modules import Modules
 
 
@@ -90,7 +89,7 @@ def call(node_id: str, **inputs) -> tuple:
 
 def boot(packs: list[Path]) -> dict[str, Modules]:
     """Load ComfyUI's built-in nodes, then `packs` as its custom_nodes; the packs by folder name."""
-    server.PromptServer(asyncio.new_event_loop())
+    start_prompt_server()
     asyncio.run(_load(packs))
     return {pack.name: Modules(str(pack).replace(".", "_x_")) for pack in packs}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from pathlib import Path
 
+import comfy.cli_args
 import comfyui_workflow_templates
 import execution
 import server
@@ -12,6 +14,16 @@ import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
+
+
+def start_prompt_server() -> None:
+    """ComfyUI's server of this process, which answers nobody; nodes register their routes with it."""
+    assets = {}
+    if "asset_manager" in inspect.signature(server.PromptServer).parameters:
+        from app.assets.manager import NoAssets
+
+        assets["asset_manager"] = NoAssets(comfy.cli_args.args)
+    server.PromptServer(asyncio.new_event_loop(), **assets)
 
 
 def new_executor() -> execution.PromptExecutor:
