@@ -11,7 +11,6 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 FUZZ ?= 700
 HPSV2 ?= .venv-hpsv2
 HPSV2_BIN := $(HPSV2)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -21,6 +20,7 @@ VENV := build/comfyui/$(COMFYUI)/.venv
 COMFYUI_PATH := $(CURDIR)/build/comfyui/$(COMFYUI)/ComfyUI
 TESTS := tests/nodes
 endif
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 COMFYUI_PATH ?= $(firstword $(patsubst %/comfy/cli_args.py,%,$(wildcard $(HOME)/ComfyUI/comfy/cli_args.py ../../comfy/cli_args.py)))
 export COMFYUI_PATH
 
