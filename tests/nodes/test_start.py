@@ -16,7 +16,9 @@ from pathlib import Path
 from tests.nodes.conftest import configure
 base, pack = Path(sys.argv[1]), Path(sys.argv[2])
 configure(base)
-import execution, server, nodes  # as main.py, before it loads any pack
+import execution, nodes
+from tests.nodes.interfaces import start_prompt_server
+start_prompt_server()  # as main.py, before it loads any pack
 import comfy_config.config_parser  # by which ComfyUI reads the pack's pyproject.toml
 before, known = set(sys.modules), set(nodes.NODE_CLASS_MAPPINGS)
 assert asyncio.run(nodes.load_custom_node(str(pack), module_parent="custom_nodes"))
