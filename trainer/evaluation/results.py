@@ -34,9 +34,9 @@ def summarise(rows: Iterable[dict], about: dict) -> dict:
     Returns:
         ``about``; ``n`` (prompt, seed) pairs, of ``prompts`` prompts; ``binary``: the metrics whose scores are all 0
         or 1; ``standard``: mean and n per setting and metric; ``methods``: comparisons with standard (``mean`` of the
-        method, ``standard`` mean, and the fields of :class:`trainer.stats.Comparison`, ``p_holm`` besides); ``pairs``:
-        nets, each ``method`` against ``versus``, whose mean is ``versus_mean``; ``categories``: as ``methods``, per
-        ``category``;
+        method, ``standard`` mean, the fields of :class:`trainer.evaluation.statistics.Comparison`, ``p_holm``);
+        ``pairs``: nets, each ``method`` against ``versus``, whose mean is ``versus_mean``; ``categories``: as
+        ``methods``, per ``category``;
         ``families``: over how many comparisons p was corrected, ``methods`` and ``pairs`` being one family,
         ``categories`` another; ``items``: per setting, prompt and seed, all ``scores`` (metric → method → score) and
         ``images`` (method → path).
