@@ -61,16 +61,17 @@ def load_base(
             f"{source} is a single file, which holds neither tokenizer nor settings: name a diffusers folder or hub id "
             "of a model of the same kind as its config (--base-config)."
         )
-    settings, dtype = str(config if single_file else source), PRECISIONS[precision]
-    index = read_index(settings)
-    family = find_family(settings, index)
+    described, dtype = str(config if single_file else source), PRECISIONS[precision]
+    index = read_index(described)
+    family = find_family(described, index)
     cls = getattr(diffusers, family.pipeline)
     with loading(source):
         if single_file:
-            pipe = load_single_file(cls, Path(source), settings, dtype, **family.load_options)
+            pipe = load_single_file(cls, Path(source), described, dtype, **family.load_options)
         else:
-            beside = [name for name in index if name.startswith(("tokenizer", "scheduler"))]
-            folder = find_folder(source, weighted(index), beside)
+            named = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
+            settings = [name for name in named if name.startswith(("tokenizer", "scheduler"))]
+            folder = find_folder(source, weighted(index), settings)
             pipe = load_folder(cls, folder, index, dtype, str(source), **family.load_options)
     if pipe.vae.config.get("force_upcast") and precision != "fp32":
         pipe.vae.to(torch.float32)
