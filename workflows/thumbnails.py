@@ -6,9 +6,8 @@
         --schedule cosine --warmup 20
     python -m workflows.thumbnails unet/npnet.safetensors
 
-with `world.split_captions()[0]` in captions.txt. The pictures are real and chosen, among captions that the net never
-saw: at guidance 1, where the ordinary noise's picture lacks something of its caption and the other's does not. How
-often that happens, and how often the opposite, is printed.
+with `world.split_captions()[0]` in captions.txt. The pictures are real and chosen: at guidance 1, of captions
+that the net never saw, the seeds whose picture gains most of its caption. How often pictures gain and lose is printed.
 """
 
 from __future__ import annotations
@@ -27,15 +26,17 @@ from npnet_core.checkpoint import load_npnet
 from trainer import bases
 from trainer.collecting.redenoising import Redenoising
 from trainer.evaluation.methods import golden, inversion
-from trainer.shapes import stages, world
+from trainer.shapes import world
+from trainer.shapes.pipeline_stages import load_world, two_settings
 from workflows.build import SERVED
 
 SIDE = 512  # pixels; ComfyUI shows a card at half of it
 GAP = 12
 TITLE, CAPTION = 34, 28  # heights of lines
 INK, PAPER, GOLD = "#dddddd", "#202028", "#e8b84a"
-SETTING = stages.two_settings()["strong"]  # guidance 1
+SETTING = two_settings()["strong"]  # guidance 1
 DEEP = Redenoising(inversion="fixed-point", depth=3)  # what wins most often there, docs/experiments.md
+CAPTIONS = 24
 SEEDS = range(3_000_000, 3_000_008)  # of pictures that nothing was fitted or reported on
 
 
@@ -48,16 +49,22 @@ class Shown:
     scores: dict[str, Tensor]
     right: dict[str, Tensor]
 
-    def chosen(self, before: str, after: str) -> list[int]:
-        """Where the caption came out after, and not before; the largest gain first, each caption once."""
-        gain = self.scores[after] - self.scores[before]
-        found = [i for i in gain.argsort(descending=True).tolist() if self.right[after][i] > self.right[before][i]]
-        return list({self.captions[i]: i for i in reversed(found)}.values())[::-1]
+    def chosen(self, *after: str) -> list[int]:
+        """One seed for every caption, those that gain most over ordinary noise first, by the least of these noises."""
+
+        def gains(name: str) -> list[tuple[float, float]]:
+            right, scores = (values[name] - values["ordinary"] for values in (self.right, self.scores))
+            return list(zip(right.tolist(), scores.tolist(), strict=True))
+
+        least = [min(each) for each in zip(*map(gains, after), strict=True)]
+        order = sorted(range(len(least)), key=least.__getitem__)
+        best = {self.captions[i]: i for i in order}  # the last, which is the best, of every caption
+        return sorted(best.values(), key=least.__getitem__, reverse=True)
 
 
 def shown(net_file: str) -> Shown:
-    models = stages.load_world()
-    captions = [caption for caption in world.split_captions()[1][:64] for _ in SEEDS]
+    models = load_world()
+    captions = [caption for caption in world.split_captions()[1][:CAPTIONS] for _ in SEEDS]
     noise = bases.initial_noise(models.base, [*SEEDS] * (len(captions) // len(SEEDS)), *world.SIZE)
     starts = {
         "ordinary": lambda base, prompts, noise, setting: noise,
@@ -133,15 +140,14 @@ def main(net_file: str) -> None:
         lost = (made.right[name] < made.right["ordinary"]).sum().item()
         won = (made.scores[name] > made.scores["ordinary"]).float().mean().item()
         print(f"{name}: wins {won:.1%} of {len(made.captions)}, {gained} captions come right, {lost} go wrong")
-    golden, redenoised = made.chosen("ordinary", "golden"), made.chosen("ordinary", "re-denoised")
-    three = [i for i in redenoised if i in golden]
+    golden, redenoised, both = made.chosen("golden"), made.chosen("re-denoised"), made.chosen("golden", "re-denoised")
     eight = max(sorted(set(made.captions)), key=lambda caption: spread(made, caption))
     cards = {
         "golden_noise_sdxl": beside(made, ("ordinary", "golden"), golden[0:2]),
         "golden_noise_ksampler": beside(made, ("ordinary", "golden"), golden[2:4]),
         "golden_noise_dreamshaper_turbo": beside(made, ("ordinary", "golden"), golden[4:6]),
         "golden_noise_hunyuan_dit": beside(made, ("ordinary", "golden"), golden[6:8]),
-        "golden_noise_vs_redenoise": beside(made, ("ordinary", "re-denoised", "golden"), three[:2]),
+        "golden_noise_vs_redenoise": beside(made, ("ordinary", "re-denoised", "golden"), both[:2]),
         "collect_pairs_sdxl": beside(made, ("ordinary", "re-denoised"), redenoised[0:2]),
         "pick_best_of_n": best_of_eight(made, eight),
     }
@@ -150,10 +156,9 @@ def main(net_file: str) -> None:
 
 
 def spread(shown: Shown, caption: str) -> float:
-    """How far apart the scores of one caption's pictures are where exactly two of them are right, else nothing."""
-    places = [i for i, each in enumerate(shown.captions) if each == caption]
-    scores, right = shown.scores["ordinary"][places], shown.right["ordinary"][places]
-    return scores.std().item() if right.sum() == 2 else -1.0
+    """How far the second best picture of a caption is above the third."""
+    scores = [shown.scores["ordinary"][i].item() for i, each in enumerate(shown.captions) if each == caption]
+    return sorted(scores)[-2] - sorted(scores)[-3]
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ class Canvas:
 
     def open_template(self, name: str) -> None:
         """As people do: Browse Templates, this pack, a click on the picture."""
+        self.page.evaluate("app.graph.clear()")  # a badge of our nodes has the pack's name, too
         self.command("Comfy.BrowseTemplates")
         self.page.get_by_text(PACK, exact=True).first.click()
         self.page.get_by_test_id(f"template-workflow-{name}").click()
