@@ -204,7 +204,9 @@ def _node_problems(node: dict, graph: dict, info: dict) -> list[str]:
         problems.append(f"outputs are {expected_outputs}, not {outputs}")
     expected_values = sum(1 + input.has_control for input in inputs.values() if input.is_widget)
     values = node.get("widgets_values", [])
-    if len(values) != expected_values:
+    if not values and "python_module" not in info:
+        pass  # a subgraph without values of its own: those inside of it stand
+    elif len(values) != expected_values:
         problems.append(f"has {expected_values} widget values, not {len(values)}")
     else:
         problems += [
@@ -257,14 +259,17 @@ def to_prompt(workflow: dict, object_info: dict) -> dict:
     subgraphs = definitions(workflow)
 
     def origin(link_id: int, graph: dict, outer: dict | None):
-        """Where a link's value comes from: [node id, slot], or the value of a subgraph's widget."""
+        """Where a link's value comes from: [node id, slot], or a subgraph's widget; None is the value inside of it."""
         _, node_id, slot, *_ = next(link for link in links_of(graph) if link[0] == link_id)
         if node_id == GIVEN:
-            given = outer["inputs"][slot]
-            if given["link"] is not None:
+            name = graph["inputs"][slot]["name"]
+            given = next((each for each in outer["inputs"] if each["name"] == name), None)
+            if given is not None and given["link"] is not None:
                 return origin(given["link"], workflow, None)
+            if given is None or not outer.get("widgets_values"):
+                return None
             widgets = [each["name"] for each in outer["inputs"] if "widget" in each]
-            return outer["widgets_values"][widgets.index(given["name"])]
+            return outer["widgets_values"][widgets.index(name)]
         node = next(node for node in graph["nodes"] if node["id"] == node_id)
         if node["type"] in subgraphs:
             inside = subgraphs[node["type"]]
@@ -284,8 +289,8 @@ def to_prompt(workflow: dict, object_info: dict) -> dict:
             elif node["type"] not in NOTES:
                 inputs = {input.name: value for input, value, _ in _widget_values(node, object_info[node["type"]])}
                 for slot in node.get("inputs", []):
-                    if slot.get("link") is not None:
-                        inputs[slot["name"]] = origin(slot["link"], graph, outer)
+                    if slot.get("link") is not None and (value := origin(slot["link"], graph, outer)) is not None:
+                        inputs[slot["name"]] = value
                 prompt[path(node, outer)] = {"class_type": node["type"], "inputs": inputs}
 
     add(workflow, None)
