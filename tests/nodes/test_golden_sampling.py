@@ -202,6 +202,20 @@ def test_guiders(patch, noise_node, guider):
     assert not torch.allclose(by_patch, sample(plain, tiny_sdxl()), atol=1e-3)
 
 
+def test_a_guider_of_two_models(patch, noise_node):
+    """The model of the positive prompt is the one that counts."""
+    if "DualModelGuider" not in nodes.NODE_CLASS_MAPPINGS:
+        pytest.skip("this ComfyUI has no DualModelGuider")
+
+    def sample(noise, model):
+        prompts = {"positive": POSITIVE, "negative": NEGATIVE, "cfg": 5.5}
+        (guider,) = call("DualModelGuider", model=model, model_negative=tiny_sdxl(), **prompts)
+        return custom_sample(noise, model, POSITIVE, NEGATIVE, empty(), guider=guider)
+
+    (plain,) = call("RandomNoise", noise_seed=SEED)
+    assert torch.equal(sample(plain, patch(tiny_sdxl())), sample(noise_node(POSITIVE), tiny_sdxl()))
+
+
 class Named(comfy.samplers.CFGGuider):
     """A guider that gives its prompts names of its own, as sampler packs do."""
 
