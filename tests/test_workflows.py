@@ -34,11 +34,12 @@ def test_no_file_is_left_over():
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.__name__)
-def test_thumbnail_is_small(template):
+def test_thumbnail_is_small_and_square(template):
+    """As ComfyUI's cards are."""
     thumbnail = SERVED / f"{template.__name__}.jpg"
     assert thumbnail.stat().st_size < 60_000
     with Image.open(thumbnail) as image:
-        assert 500 <= image.width <= 800
+        assert image.width == image.height == 512
 
 
 def frame(on_canvas: dict) -> tuple[float, float, float, float]:

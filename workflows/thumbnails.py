@@ -1,18 +1,13 @@
 """Draws the templates' cards: squares with pictures of the shapes world, the same seed before and after.
 
-    npnet collect --base trainer/shapes/weights/base --prompts captions.txt --out deep --scorer none \\
-        --inversion fixed-point --depth 3 --seeds 0 999999 --seeds-per-prompt 10 --batch 100   # stopped at 2,200 pairs
-    npnet fit --dataset deep --out unet --scorer none --arch unet --widths 64 64 96 --epochs 15 --lr 1e-3 \\
-        --schedule cosine --warmup 20
-    python -m workflows.thumbnails unet/npnet.safetensors
+    python -m workflows.thumbnails
 
-with `world.split_captions()[0]` in captions.txt. The pictures are real and chosen: at guidance 1, of captions
-that the net never saw, the seeds whose picture gains most of its caption. How often pictures gain and lose is printed.
+After is re-denoised noise, which NPNets learn to predict. The pictures are real and chosen: at guidance 1, the seeds
+whose picture gains most of its caption. How often pictures gain and lose is printed.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,13 +17,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from npnet_core.checkpoint import load_npnet
 from trainer import bases
 from trainer.collecting.redenoising import Redenoising
-from trainer.evaluation.methods import golden, inversion
+from trainer.evaluation.methods import inversion
 from trainer.shapes import world
 from trainer.shapes.pipeline_stages import load_world, two_settings
 from workflows.build import SERVED
+from workflows.templates import TEMPLATES, pick_best_of_n
 
 SIDE = 512  # pixels; ComfyUI shows a card at half of it
 GAP = 12
@@ -36,7 +31,7 @@ TITLE, CAPTION = 34, 28  # heights of lines
 INK, PAPER, GOLD = "#dddddd", "#202028", "#e8b84a"
 SETTING = two_settings()["strong"]  # guidance 1
 DEEP = Redenoising(inversion="fixed-point", depth=3)  # what wins most often there, docs/experiments.md
-CAPTIONS = 24
+CAPTIONS = 16
 SEEDS = range(3_000_000, 3_000_008)  # of pictures that nothing was fitted or reported on
 
 
@@ -49,27 +44,21 @@ class Shown:
     scores: dict[str, Tensor]
     right: dict[str, Tensor]
 
-    def chosen(self, *after: str) -> list[int]:
-        """One seed for every caption, those that gain most over ordinary noise first, by the least of these noises."""
-
-        def gains(name: str) -> list[tuple[float, float]]:
-            right, scores = (values[name] - values["ordinary"] for values in (self.right, self.scores))
-            return list(zip(right.tolist(), scores.tolist(), strict=True))
-
-        least = [min(each) for each in zip(*map(gains, after), strict=True)]
-        order = sorted(range(len(least)), key=least.__getitem__)
-        best = {self.captions[i]: i for i in order}  # the last, which is the best, of every caption
-        return sorted(best.values(), key=least.__getitem__, reverse=True)
+    def chosen(self) -> list[int]:
+        """One seed for every caption, those that gain most first."""
+        right, scores = (values["re-denoised"] - values["ordinary"] for values in (self.right, self.scores))
+        gain = list(zip(right.tolist(), scores.tolist(), strict=True))
+        best = {self.captions[i]: i for i in sorted(range(len(gain)), key=gain.__getitem__)}  # the last of each
+        return sorted(best.values(), key=gain.__getitem__, reverse=True)
 
 
-def shown(net_file: str) -> Shown:
+def shown() -> Shown:
     models = load_world()
     captions = [caption for caption in world.split_captions()[1][:CAPTIONS] for _ in SEEDS]
     noise = bases.initial_noise(models.base, [*SEEDS] * (len(captions) // len(SEEDS)), *world.SIZE)
     starts = {
         "ordinary": lambda base, prompts, noise, setting: noise,
         "re-denoised": partial(inversion, redenoising=DEEP),
-        "golden": partial(golden, npnet=load_npnet(net_file)),
     }
     images = {name: [] for name in starts}
     for i in range(0, len(captions), 64):
@@ -95,8 +84,9 @@ def text(draw: ImageDraw.ImageDraw, centre: float, top: int, words: str, size: i
     draw.text((centre, top), words, ink, ImageFont.load_default(size), anchor="mt")
 
 
-def beside(shown: Shown, names: Sequence[str], rows: Sequence[int]) -> Image.Image:
+def beside(shown: Shown, rows: Sequence[int]) -> Image.Image:
     """A column per noise, a row per caption."""
+    names = list(shown.images)
     card = Image.new("RGB", (SIDE, SIDE), PAPER)
     draw = ImageDraw.Draw(card)
     high = (SIDE - TITLE - GAP) // len(rows) - CAPTION - GAP
@@ -105,7 +95,7 @@ def beside(shown: Shown, names: Sequence[str], rows: Sequence[int]) -> Image.Ima
     top = GAP
     for place, name in enumerate(names):
         centre = GAP / 2 + column * (place + 0.5)
-        text(draw, centre, top, f"{name} noise" if len(names) < 3 else name, 28, GOLD if place else INK)
+        text(draw, centre, top, f"{name} noise", 28, GOLD if place else INK)
     top += TITLE
     for i in rows:
         for place, name in enumerate(names):
@@ -133,26 +123,19 @@ def best_of_eight(shown: Shown, caption: str) -> Image.Image:
     return card
 
 
-def main(net_file: str) -> None:
-    made = shown(net_file)
-    for name in ("re-denoised", "golden"):
-        gained = (made.right[name] > made.right["ordinary"]).sum().item()
-        lost = (made.right[name] < made.right["ordinary"]).sum().item()
-        won = (made.scores[name] > made.scores["ordinary"]).float().mean().item()
-        print(f"{name}: wins {won:.1%} of {len(made.captions)}, {gained} captions come right, {lost} go wrong")
-    golden, redenoised, both = made.chosen("golden"), made.chosen("re-denoised"), made.chosen("golden", "re-denoised")
-    eight = max(sorted(set(made.captions)), key=lambda caption: spread(made, caption))
-    cards = {
-        "golden_noise_sdxl": beside(made, ("ordinary", "golden"), golden[0:2]),
-        "golden_noise_ksampler": beside(made, ("ordinary", "golden"), golden[2:4]),
-        "golden_noise_dreamshaper_turbo": beside(made, ("ordinary", "golden"), golden[4:6]),
-        "golden_noise_hunyuan_dit": beside(made, ("ordinary", "golden"), golden[6:8]),
-        "golden_noise_vs_redenoise": beside(made, ("ordinary", "re-denoised", "golden"), both[:2]),
-        "collect_pairs_sdxl": beside(made, ("ordinary", "re-denoised"), redenoised[0:2]),
-        "pick_best_of_n": best_of_eight(made, eight),
-    }
-    for name, card in cards.items():
-        card.save(SERVED / f"{name}.jpg", quality=88, optimize=True)
+def main() -> None:
+    made = shown()
+    change = made.right["re-denoised"] - made.right["ordinary"]
+    won = (made.scores["re-denoised"] > made.scores["ordinary"]).float().mean()
+    print(f"wins {won:.1%} of {len(change)}; {(change > 0).sum()} captions come right, {(change < 0).sum()} go wrong")
+    rows = made.chosen()
+    for template in TEMPLATES:
+        if template is pick_best_of_n:
+            card = best_of_eight(made, max(sorted(set(made.captions)), key=lambda caption: spread(made, caption)))
+        else:
+            card = beside(made, rows[:2])
+            rows = rows[2:]
+        card.save(SERVED / f"{template.__name__}.jpg", quality=88, optimize=True)
 
 
 def spread(shown: Shown, caption: str) -> float:
@@ -162,4 +145,4 @@ def spread(shown: Shown, caption: str) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()
