@@ -17,7 +17,7 @@ RENDERERS = ("canvas", "nodes 2.0")
 NODES_2 = "Comfy.VueNodes.Enabled"  # the setting
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SCREENSHOTS = ROOT / "build" / "screenshots"
-PATIENCE = 60_000  # milliseconds for whatever is waited for
+PATIENCE = 120_000  # milliseconds for whatever is waited for
 
 # Everything that would look wrong on the canvas, as sentences; none is good.
 PROBLEMS = """() => {
