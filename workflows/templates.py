@@ -294,8 +294,8 @@ def golden_noise_vs_redenoise() -> Layout:
             note(
                 "What NPNet learns, and what it learned",
                 """
-One seed, three times: from ordinary noise, from the noise that **re-denoising** makes of it (what NPNet is trained to
-predict, at three more evaluations of the model), and from NPNet's **golden noise**. Two filters score them.
+One seed, three times: ordinary noise, the noise that **re-denoising** makes of it (what NPNet learns to predict), and
+NPNet's **golden noise**. Two filters score them.
 """,
                 """
 Neither wins every time. Compare many seeds before you judge: a single pair of pictures is no evidence.
@@ -303,10 +303,10 @@ Neither wins every time. Compare many seeds before you judge: a single pair of p
                 SDXL,
                 SDXL_NPNET,
                 HPS,
-                room=290,
+                room=270,
             ),
             row(images, *verdicts),
-            row(*(save(images[name], name, 210) for name in noises)),
+            row(*(save(images[name], name, 230) for name in noises)),
         ),
     )
 
