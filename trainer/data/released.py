@@ -93,7 +93,7 @@ def read_pair(path: Path) -> tuple[Tensor, Tensor, int]:
     Raises:
         OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile: for a damaged file.
     """
-    with np.load(path) as file:
+    with path.open("rb") as opened, np.load(opened) as file:  # np.load leaves a damaged file open that it opened itself
         source, target = (torch.from_numpy(file[name]) for name in ("arr_0", "arr_1"))
         if source.ndim != 4 or len(source) != 1 or target.shape != source.shape:
             raise ValueError(f"noises of shape {list(source.shape)} and {list(target.shape)}")
