@@ -8,15 +8,9 @@ from npnet_core.errors import InputError
 from npnet_core.hidden import hidden
 from trainer.data.toml import as_toml, read_toml, write_toml
 from trainer.fitting.checkpoints import checkpoints
-from trainer.fitting.settings import FREE, NetSettings, NoisePairs, Runtime, Settings, Training
+from trainer.fitting.settings import FREE, Settings
 
 CONFIG = "fit.toml"
-DEFAULTS = {  # of settings that an earlier version's file does not have
-    field.name: as_toml(field.default)
-    for kind in (NoisePairs, NetSettings, Training, Runtime)
-    for field in dataclasses.fields(kind)
-    if field.default is not dataclasses.MISSING
-}
 
 
 def check_folder(settings: Settings) -> None:
@@ -30,7 +24,7 @@ def check_folder(settings: Settings) -> None:
     if not checkpoints(out / "checkpoints"):
         return
     ours = {name: as_toml(value) for name, value in settings.flat().items() if name not in FREE}
-    theirs = {name: value for name, value in (DEFAULTS | read_toml(config)).items() if name not in FREE}
+    theirs = {name: value for name, value in (defaults(settings) | read_toml(config)).items() if name not in FREE}
     differing = [
         f"{name} {theirs.get(name)} there and {ours.get(name)} here"
         for name in ours | theirs
@@ -38,6 +32,12 @@ def check_folder(settings: Settings) -> None:
     ]
     if differing:
         raise InputError(f"{out} holds another run ({'; '.join(differing)}): choose another --out, or go on as it was.")
+
+
+def defaults(settings: Settings) -> dict[str, object]:
+    """Of every setting, as in a file: an earlier version's does not have those that came later."""
+    fields = (field for part in settings.parts for field in dataclasses.fields(part))
+    return {field.name: as_toml(field.default) for field in fields if field.default is not dataclasses.MISSING}
 
 
 def save_settings(settings: Settings) -> None:

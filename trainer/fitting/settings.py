@@ -210,10 +210,13 @@ class Settings:
     training: Training = Training()
     runtime: Runtime = Runtime()
 
+    @property
+    def parts(self) -> tuple:
+        return self.objective, self.net, self.training, self.runtime
+
     def flat(self) -> dict[str, object]:
         """Every setting by its name, which is that of an option of ``npnet fit`` and of an entry in OUT/fit.toml."""
-        parts = [vars(part) for part in (self.objective, self.net, self.training, self.runtime)]
-        return {"out": self.out} | {name: value for part in parts for name, value in part.items()}
+        return {"out": self.out} | {name: value for part in self.parts for name, value in vars(part).items()}
 
 
 # Settings that may change when a run goes on. The dataset is compared by its hash.

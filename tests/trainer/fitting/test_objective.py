@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 from npnet_core.config import UNetConfig
+from npnet_core.errors import InputError
 from trainer.distributed import Process
 from trainer.fitting.build_net import new_npnet
+from trainer.fitting.folder import check_folder, save_settings
 from trainer.fitting.metrics import Losses, errors, totals
 from trainer.fitting.resume import resume
 from trainer.fitting.run import Run
-from trainer.fitting.settings import NoisePairs, Runtime, Settings, Training
+from trainer.fitting.settings import Runtime, Settings, Training
 from trainer.fitting.training import train, validate
 
 CPU = Process(0, 1, torch.device("cpu"))
@@ -48,11 +51,22 @@ class Brighter:
         return f"{metrics['train_mse']:.3f}"
 
 
+@dataclass(frozen=True)
+class Brightening:
+    """The objective's settings."""
+
+    by: float = 0.2
+
+
+def settings_of(out: Path, training: Training, **settings) -> Settings:
+    return Settings(out, Brightening(**settings), training=training, runtime=Runtime(device="cpu"))
+
+
 def run_of(out: Path, epochs: int) -> Run:
     npnet = new_npnet(UNetConfig(family="sdxl", channels=4, resolution=8, prompt_dim=8, widths=(32,)), seed=0)
     training = Training(epochs=epochs, batch=16, lr=3e-3)
     return Run(
-        settings=Settings(out, NoisePairs(Path("none")), training=training, runtime=Runtime(device="cpu")),
+        settings=settings_of(out, training),
         process=CPU,
         objective=Brighter(),
         npnet=npnet,
@@ -70,3 +84,12 @@ def test_another_objective_is_learnt_and_goes_on(tmp_path):
     again = run_of(tmp_path, epochs=8)
     assert resume(again) == again.steps == 32
     assert validate(again)["validation_explained"] == learnt
+
+
+def test_the_folder_of_another_objective_is_compared_by_its_own_settings(tmp_path):
+    run = run_of(tmp_path, epochs=1)
+    save_settings(run.settings)
+    train(run, 0, None)
+    check_folder(run.settings)
+    with pytest.raises(InputError, match=r"holds another run \(by 0\.2 there and 0\.3 here\)"):
+        check_folder(settings_of(tmp_path, run.settings.training, by=0.3))
