@@ -9,7 +9,7 @@ from pathlib import Path
 
 from npnet_core.errors import InputError
 from npnet_core.npd import Manifest, NPDWriter, read_manifest
-from npnet_core.redenoising import check_levels
+from npnet_core.redenoising import Level, check_levels
 from trainer import bases
 from trainer.bases import Base
 from trainer.collecting.recipe import Recipe
@@ -30,11 +30,9 @@ def manifest(base: Base, recipe: Recipe, scorers: Sequence[str]) -> Manifest:
     """
     levels = bases.levels(base, recipe.schedule, bases.latent_shape(base, recipe.height, recipe.width))
     check_levels(levels, recipe.inversion, recipe.depth)
-    levels = levels[: recipe.depth + 1]
-    alphas = [max(level.alpha, PURE_NOISE**0.5) for level in levels]
     return Manifest(
         base_family=base.family,
-        sigmas=tuple(level.sigma / alpha for level, alpha in zip(levels, alphas, strict=True)),
+        sigmas=tuple(comfyui_sigma(level, base.prediction) for level in levels[: recipe.depth + 1]),
         cfg=recipe.cfg,
         inversion_cfg=recipe.inversion_cfg,
         inversion=recipe.inversion,
@@ -48,6 +46,11 @@ def manifest(base: Base, recipe: Recipe, scorers: Sequence[str]) -> Manifest:
             "versions": {name: version(name) for name in ("torch", "diffusers")},
         },
     )
+
+
+def comfyui_sigma(level: Level, prediction: str) -> float:
+    """A base model's level as ComfyUI counts it, so that pairs made there and here can stand in one dataset."""
+    return level.sigma if prediction == "flow_prediction" else level.sigma / max(level.alpha, PURE_NOISE**0.5)
 
 
 def open_dataset(folder: Path, settings: Manifest, worker: str) -> NPDWriter:

@@ -43,7 +43,7 @@ from trainer.collecting import scorers
 from trainer.collecting.batches import batches
 from trainer.collecting.collect import collect
 from trainer.collecting.keys import draw_seeds, pair_keys, share_of
-from trainer.collecting.manifest import manifest, open_dataset
+from trainer.collecting.manifest import comfyui_sigma, manifest, open_dataset
 from trainer.collecting.pairs import make_pairs
 from trainer.collecting.recipe import Recipe
 from trainer.commands.cli import main
@@ -264,6 +264,15 @@ def test_models_that_start_from_pure_noise(tmp_path, models):
     assert bases.levels(base, recipe.schedule)[0] == Level(0.0, 1.0, 999)
     assert reader.manifest.sigmas[0] == pytest.approx(4518.85, rel=1e-4)
     assert all(target.std() == pytest.approx(1, abs=0.5) for _, target in reader)
+
+
+def test_flow_levels_stand_in_the_manifest_as_they_are():
+    """ComfyUI counts them from 0 to 1, as diffusers does; what diffuses it counts at alpha = 1."""
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(10)
+    sigmas = scheduler.sigmas[:2].tolist()
+    assert [comfyui_sigma(Level.flow(sigma), "flow_prediction") for sigma in sigmas] == sigmas
+    assert comfyui_sigma(Level.diffusion(0.2, 901), "epsilon") == pytest.approx(2.0)
 
 
 def test_images_are_kept_with_what_made_them(tmp_path, base):
