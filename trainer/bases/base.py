@@ -47,6 +47,7 @@ class Base(ABC):
     components: ClassVar[dict[str, str | None]]  # … and the parts that a model_index.json must name for it
     load_options: ClassVar[dict] = {}  # what loading the pipeline needs beside
     takes_additions: ClassVar[bool] = False  # whether LoRAs and ControlNets are supported
+    takes_single_files: ClassVar[bool] = False  # whether single_file.py knows its layout
     presets: ClassVar[dict[str, Preset]] = {}  # settings worth recommending for collecting
 
     source: str

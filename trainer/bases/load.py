@@ -64,6 +64,10 @@ def load_base(
     described, dtype = str(config if single_file else source), PRECISIONS[precision]
     index = read_index(described)
     family = find_family(described, index)
+    if single_file and not family.takes_single_files:
+        raise InputError(
+            f"{source} is a single file, but {family.title} is read from diffusers folders: name a folder."
+        )
     cls = getattr(diffusers, family.pipeline)
     with loading(source):
         if single_file:

@@ -38,7 +38,7 @@ UNUSED = re.compile(
 
 
 def load_single_file(cls: type, path: Path, config: str, dtype: torch.dtype, **options) -> Any:
-    """A pipeline from one file in the original layout.
+    """A pipeline with a UNet from one file in the original layout.
 
     Args:
         cls: diffusers' pipeline class.
@@ -46,13 +46,11 @@ def load_single_file(cls: type, path: Path, config: str, dtype: torch.dtype, **o
         options: of the class's ``from_single_file``.
 
     Raises:
-        InputError: the class cannot be read from one file, or what the file holds cannot be used as it is meant.
+        InputError: what the file holds cannot be used as it is meant.
         OSError, ValueError, RuntimeError: what the loaders raise otherwise.
     """
     from diffusers.loaders.single_file_utils import load_single_file_checkpoint
 
-    if not hasattr(cls, "from_single_file"):
-        raise InputError(f"{path} is a single file, but {cls.__name__} is read from diffusers folders: name a folder.")
     with path.open("rb") as file:
         if file.read(4) == b"GGUF":
             raise _quantised(path, "as a GGUF file")

@@ -20,6 +20,7 @@ class StableDiffusion(Diffusion):
     components: ClassVar = {"unet": "UNet2DConditionModel", "text_encoder": "CLIPTextModel", "text_encoder_2": None}
     load_options: ClassVar = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     takes_additions = True
+    takes_single_files = True
 
     @property
     def family(self) -> str:
