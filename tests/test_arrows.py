@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import sys
 from pathlib import Path
 
@@ -33,8 +34,10 @@ TRAINER_ENTRIES = {*ROOMS, *(f"{name}.py" for name in FOR_ALL), "__init__.py", "
 
 
 def imports(path: Path) -> list[tuple[int, bool, str]]:
-    """(line, at the top of the file?, top-level package) of every import of a file, relative ones resolved."""
+    """(line, at the top of the file?, top-level package) of every import of a file, relative ones resolved. What runs
+    when the file is imported is at its top, in a ``try`` or a class too."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    later = {each for node in ast.walk(tree) if runs_later(node) for each in ast.walk(node)}
     package = path.relative_to(ROOT).parts[:-1]
     found = []
     for node in ast.walk(tree):
@@ -47,8 +50,14 @@ def imports(path: Path) -> list[tuple[int, bool, str]]:
             names = [base[0]] if base else [(node.module or node.names[0].name).split(".")[0]]
         else:
             continue
-        found += [(node.lineno, node in tree.body, name) for name in names]
+        found += [(node.lineno, node not in later, name) for name in names]
     return found
+
+
+def runs_later(node: ast.AST) -> bool:
+    """Whether what is in it does not run when the file is imported."""
+    types = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return types or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 @pytest.mark.parametrize("room", ["npnet_core", "nodes", "trainer"])
@@ -72,9 +81,27 @@ def test_a_forbidden_arrow_is_seen(tmp_path, monkeypatch):
     (tmp_path / "npnet_core").mkdir()
     file = tmp_path / "npnet_core" / "x.py"
     file.write_text(
-        "import comfy.utils\nfrom ..nodes import golden\n\ndef f():\n    from diffusers import DDIMScheduler\n"
+        "import comfy.utils\nfrom ..nodes import golden\n\ndef f():\n    from diffusers import DDIMScheduler\n\n"
+        "try:\n    import timm\nexcept ImportError:\n    pass\nif TYPE_CHECKING:\n    import scipy\n"
     )
-    assert imports(file) == [(1, True, "comfy"), (2, True, "nodes"), (5, False, "diffusers")]
+    found = {(1, True, "comfy"), (2, True, "nodes"), (5, False, "diffusers"), (8, True, "timm"), (12, False, "scipy")}
+    assert set(imports(file)) == found
+
+
+def test_no_import_hides_from_the_walk():
+    """By a name that is put together. The command line does, so that only the command that is called is imported, and
+    the public names do."""
+    files = [path for room in AT_TOP for path in (ROOT / room).rglob("*.py")]
+    hidden = [path for path in files if re.search(r"\b(import_module|__import__)\b", path.read_text(encoding="utf-8"))]
+    names = {path.relative_to(ROOT).as_posix() for path in hidden}
+    assert names == {"npnet_core/__init__.py", "trainer/commands/cli.py"}
+
+
+def test_only_base_models_talk_to_diffusers():
+    """And the tiny one's parts, where they are made."""
+    files = [path for path in (ROOT / "trainer").rglob("*.py") if "diffusers" in {name for *_, name in imports(path)}]
+    names = {path.relative_to(ROOT / "trainer").as_posix() for path in files}
+    assert {name for name in names if not name.startswith("bases/")} == {"shapes/components.py"}
 
 
 # -- the rooms of the trainer -----------------------------------------------------------------------------------------
