@@ -42,7 +42,7 @@ COST = [
 ABOUT = {
     "command": "npnet demo --out demo --seed 0",
     "versions": {"npnet-golden-noise": "0.1.0", "torch": "2.14.0"},
-    "base_model": "trainer/shapes/base",
+    "base_model": "trainer/shapes/weights/base",
     "nets": NETS,
     "settings": {name: facts for name, (facts, _) in SETTINGS.items()},
     "methods": {name: description for name, (description, _) in METHODS.items()},

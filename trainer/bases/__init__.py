@@ -1,6 +1,7 @@
 """Base models: load one, encode prompts, predict, sample, decode. The only room that talks to diffusers.
 
-What a base model is stands in ``base.py``; each family fulfils it in a file of its own.
+What a base model is stands in ``base.py``; each family fulfils it in a file of its own. The names below are for others.
+The tiny model's parts are diffusers' too, see ``shapes/components.py``.
 """
 
 from trainer.bases.base import PARTS, Base, fingerprint, initial_noise, latent_shape, move

@@ -16,8 +16,8 @@
     results = summarise(evaluation.rows, evaluation.about)   # trainer.evaluation.results
     write_report(out, results)   # trainer.report.report
 
-Three phases: images, with the base model on its device; scores, each preference model in turn, of the images as they
-are on the disk; the report. Whatever is on the disk already is not made again.
+Two phases: images, with the base model on its device; scores, each preference model in turn, of the images as they are
+on the disk. Whatever is on the disk already is not made again. The report is a room of its own.
 """
 
 from __future__ import annotations

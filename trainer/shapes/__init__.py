@@ -2,6 +2,9 @@
 
 Small enough to measure on two CPU cores what golden noise does. To everything else it is one more base model, loaded
 from the folder :data:`BASE`, and one more preference model, loaded with :func:`trainer.shapes.scorer.load_scorers`.
+
+The demo runs in it: others use its stages (``pipeline_stages``), ``page``, ``tables`` and, to make the weights anew,
+``train`` and ``assess``.
 """
 
 from pathlib import Path
