@@ -12,7 +12,7 @@ from trainer.report.page import Section, block, section, table
 
 
 def cost(results: dict) -> Section | None:
-    """Seconds and memory per image, of the rows that :func:`trainer.evaluation.cost.cost_per_image` makes."""
+    """What an image costs, of the rows that :func:`trainer.evaluation.cost.cost_per_image` makes."""
     rows = results["about"].get("cost", [])
     if not rows:
         return None
@@ -27,12 +27,17 @@ def cost(results: dict) -> Section | None:
             extra = signed(100 * (row["seconds"] / base[0] - 1), 1) if base and row["method"] != STANDARD else "–"
             stages = [fixed(row[f"{stage}_seconds"], places) for stage in ("noise", "sample", "decode")]
             peak = "–" if row["peak_bytes"] is None else fixed(row["peak_bytes"] / 1e9, 2)
+            predictions = "–" if row.get("predictions") is None else brief(row["predictions"])  # not counted in 0.1.0
             where = f"{row['method']}, {row['device']}" if len({each["device"] for each in here}) > 1 else row["method"]
-            lines.append([where, fixed(row["seconds"], places), extra, *stages, peak, brief(row["batch"])])
-        head = ["method", "seconds per image", "more, %", "of these noise", "sampling", "decoding", "peak GB", "batch"]
+            lines.append([where, predictions, fixed(row["seconds"], places), extra, *stages, peak, brief(row["batch"])])
+        head = ["method", "predictions", "seconds per image", "more, %"]
+        head += ["of these noise", "sampling", "decoding", "peak GB", "batch"]
         parts.append((verdicts.setting_title(results, setting), [table(head, lines)]))
     devices = ", ".join(in_order((), (row["device"] for row in rows)))
-    note = f"Medians over the batches in this folder, on {devices}; peak memory is that of a whole batch on a GPU."
+    note = (
+        f"Medians over the batches in this folder, on {devices}. A prediction is one evaluation of the base model's "
+        "network, so guidance takes two; peak memory is that of a whole batch on a GPU."
+    )
     return section("Cost", parts, note)
 
 

@@ -170,6 +170,14 @@ def test_categories_are_all_there(run):
     assert len(rows) * 3 == len(results["categories"])
 
 
+def test_predictions_stand_beside_seconds(run):
+    _, results, root, _ = run
+    for head, *rows in tables(section(root, "Cost")):
+        assert head[:3] == ["method", "predictions", "seconds per image"]
+        counted = {row["method"]: row["predictions"] for row in results["about"]["cost"]}
+        assert {row[0]: float(row[1]) for row in rows} == counted
+
+
 def test_what_could_not_be_computed_is_said(run):
     _, _, root, _ = run
     assert "The weights of imagereward are missing." in words(section(root, "What this run shows"))
