@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def check_keys(source: str | Path, part: str, info: Mapping[str, Iterable]) -> N
         "of another shape": info["mismatched_keys"],
         "left over": unexpected,
     }
-    found = [f"{kind}: {_first(keys)}" for kind, keys in complaints.items() if keys]
+    found = [f"{kind}: {first_of(sorted(map(_name, keys)))}" for kind, keys in complaints.items() if keys]
     if found:
         raise InputError(
             f"{source} does not have the weights that its {part} needs ({'; '.join(found)}): get it again, or choose a "
@@ -58,6 +58,11 @@ def check_keys(source: str | Path, part: str, info: Mapping[str, Iterable]) -> N
         )
 
 
-def _first(keys: Iterable, count: int = 3) -> str:
-    names = sorted(key if isinstance(key, str) else str(key[0]) for key in keys)
+def _name(key: str | tuple) -> str:
+    """Of a mismatched key, which comes with its shapes."""
+    return key if isinstance(key, str) else str(key[0])
+
+
+def first_of(names: Sequence[str], count: int = 3) -> str:
+    """``a, b, c and 2 more``."""
     return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

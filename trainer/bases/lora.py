@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from npnet_core.errors import InputError
 from npnet_core.tensorfile import read_tensors
 from trainer.bases.base import Base
+from trainer.bases.loading import first_of
 from trainer.bases.original_layout import original_name
 
 # NAME.lora_down.weight of kohya's scripts, NAME.lora_A.weight of peft, and diffusers' three of before peft
@@ -69,10 +70,9 @@ def add_lora(base: Base, path: Path) -> None:
     if not found:
         raise InputError(f"{path} has no weights for {base.source}: choose a LoRA made for this kind of model.")
     if left:
-        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
         raise InputError(
-            f"{path} has weights that {base.source} has no place for ({', '.join(left[:3])}{more}): choose a LoRA made "
-            "for this kind of model."
+            f"{path} has weights that {base.source} has no place for ({first_of(left)}): choose a LoRA made for this "
+            "kind of model."
         )
     for layer, parts in found.items():
         _add(layer, parts, path)

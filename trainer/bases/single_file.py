@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from npnet_core.errors import InputError
 from npnet_core.tensorfile import INTEGERS, is_safetensors
+from trainer.bases.loading import first_of
 
 UNET = "model.diffusion_model."
 VAE = ("first_stage_model.", "vae.")
@@ -135,10 +136,9 @@ def check_all_read(path: Path, tensors: Mapping[str, Tensor], pipe: Any) -> None
     for prefix, network in ((UNET, pipe.unet), (VAE, pipe.vae)):
         unread += _surplus({key: tensor for key, tensor in rest.items() if key.startswith(prefix)}, network)
     if unread:
-        more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
         raise InputError(
-            f"{path} holds weights that a {type(pipe).__name__} of this config has no place for "
-            f"({', '.join(unread[:3])}{more}): name the config of a model of the same kind."
+            f"{path} holds weights that a {type(pipe).__name__} of this config has no place for ({first_of(unread)}): "
+            "name the config of a model of the same kind."
         )
 
 
