@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 
 from tests.comfyui import NOT_FOUND
+
+if importlib.util.find_spec("hypothesis") is not None:  # not in the environment of make test-hpsv2
+    from hypothesis import settings
+
+    settings.register_profile("unhurried", deadline=None)  # a busy machine and first imports are no failures
+    settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around the terminal's own last line

@@ -188,7 +188,7 @@ def test_carry_back_is_the_transposed_way():
 # --- a pure function of its arguments
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), batch=st.integers(1, 3), channels=st.sampled_from([1, 4]))
 @example(height=1, width=1, batch=2, channels=4)
 @example(height=8, width=8, batch=2, channels=4)

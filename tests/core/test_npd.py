@@ -105,7 +105,7 @@ def test_what_is_written_is_read(tmp_path):
     assert len(reader.parts) == 3
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.data())
 def test_random_access_to_mixed_sizes(tmp_path_factory, data):
     shapes = [(4, 13, 19), (4, 8, 8), (16, 4, 4), (4, 1, 3)]
@@ -472,7 +472,7 @@ def sound(tmp_path_factory) -> Path:
     return fill(tmp_path_factory.mktemp("sound"), KEYS)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.sampled_from([".safetensors", ".jsonl"]), st.floats(0, 1, exclude_max=True), st.integers(0, 7))
 @example(".jsonl", 0.0, 0)
 @example(".jsonl", 1 - 1e-9, 3)

@@ -164,7 +164,7 @@ def test_the_singular_value_branch_changes_singular_values_only():
 
 
 @pytest.mark.parametrize("fixed_signs", [False, True])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tile=st.integers(1, 3), resolution=st.integers(1, 9), seed=st.integers(0, 2**31))
 def test_decompose_is_a_decomposition_of_the_tiled_noise(fixed_signs, tile, resolution, seed):
     noise = torch.randn(2, tile**2, resolution, resolution, generator=torch.Generator().manual_seed(seed))
@@ -380,7 +380,6 @@ def test_an_unknown_entry_is_refused():
         NPNetConfig.from_dict({"size": 1, "colour": 2, "channels": 4})
 
 
-@settings(deadline=None)
 @given(
     resolution=st.integers(0, 40),
     channels=st.integers(0, 10),

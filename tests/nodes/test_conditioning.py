@@ -160,7 +160,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(options, st.sampled_from(["EPS", "FLOW", "EDM"]), st.sampled_from([0, 1, 4, 9]))
 @example({"end_percent": 0.0}, "FLOW", 0)  # acts at the first step: flow's share 0 is its highest sigma
 def test_who_acts_at_the_start_and_where_is_as_comfyui_weighs_it(pack, options, model_type, step):

@@ -8,13 +8,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.evaluation.statistics import bootstrap_mean, compare, design_effect, holm, sign_test, wilson
 
 
-@settings(deadline=None)  # the first call imports a library
 @given(st.integers(1, 3000), st.floats(0, 1))
 def test_wilson_is_scipys(n, share):
     successes = round(share * n)
@@ -22,7 +21,6 @@ def test_wilson_is_scipys(n, share):
     assert wilson(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
-@settings(deadline=None)  # the first call imports a library
 @given(st.integers(0, 3000), st.floats(0, 1))
 def test_sign_test_is_scipys(n, share):
     above = round(share * n)
@@ -35,7 +33,6 @@ def test_sign_test_by_hand():
     assert sign_test(1, 4) == pytest.approx(2 * 5 / 16)
 
 
-@settings(deadline=None)  # the first call imports a library
 @given(st.integers(1, 300), st.floats(0, 1))
 def test_sign_test_counts_coins(n, share):
     """Two tails of Pascal's triangle, in whole numbers."""
