@@ -105,7 +105,7 @@ def starting_entry(conditioning: list, start: Start) -> dict:
             ``[{"cross_attn": tensor, …}, …]``.
 
     Raises:
-        InputError: if it is empty, or nothing of it with an embedding acts at the start.
+        InputError: if it is empty, a mask or an area is none, or nothing of it with an embedding acts at the start.
     """
     entries = [{**c[1], "cross_attn": c[0]} if isinstance(c, (list, tuple)) else c for c in conditioning]
     if not entries:
@@ -114,6 +114,11 @@ def starting_entry(conditioning: list, start: Start) -> dict:
     if not entries:
         raise InputError(
             "No part of the conditioning is active when sampling starts: let one prompt's timestep range begin at 0."
+        )
+    if not all(is_placed(entry) for entry in entries):
+        raise InputError(
+            "A mask of the conditioning is no tensor, or an area no (height, width, y, x): set them with ComfyUI's own "
+            "nodes."
         )
     entries = [entry for entry in entries if has_effect(entry)]
     if not entries:
@@ -139,6 +144,19 @@ def is_active(entry: dict, start: Start) -> bool:
     begin = max(entry.get("start_percent", 0.0), entry.get("clip_start_percent", 0.0))
     end = min(entry.get("end_percent", 1.0), entry.get("clip_end_percent", 1.0))
     return start.percent_to_sigma(end) <= start.sigma <= start.percent_to_sigma(begin)
+
+
+def is_placed(entry: dict) -> bool:
+    """Whether its mask and area, if any, are what ComfyUI's own nodes give: a tensor, and sides before corner."""
+    mask, area = entry.get("mask"), entry.get("area")
+    if mask is not None and not isinstance(mask, Tensor):
+        return False
+    if area is None:
+        return True
+    if not isinstance(area, (tuple, list)) or not area:
+        return False
+    numbers = area[1:] if area[0] == "percentage" else area
+    return len(numbers) % 2 == 0 and all(isinstance(number, (int, float)) for number in numbers)
 
 
 def has_effect(entry: dict) -> bool:

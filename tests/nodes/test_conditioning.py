@@ -190,6 +190,8 @@ def test_who_acts_at_the_start_and_where_is_as_comfyui_weighs_it(pack, options, 
     ("cond", "words"),
     [
         ([], "The conditioning is empty"),
+        ([entry(SDXL, area=0.5)], "an area no"),
+        ([entry(SDXL, mask="left")], "A mask of the conditioning is no tensor"),
         ([entry(SDXL, start_percent=0.1)], "No part of the conditioning is active when sampling starts"),
         ([entry(SDXL, start_percent=0.0, end_percent=0.0)], "No part of the conditioning is active"),
         ([entry(SDXL, strength=0.0)], "Every prompt of the conditioning has strength 0 or an empty mask"),
