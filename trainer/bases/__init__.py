@@ -5,7 +5,7 @@ The tiny model's parts are diffusers' too, see ``shapes/components.py``.
 """
 
 from trainer.bases.base import PARTS, Base, fingerprint, initial_noise, latent_shape, move
-from trainer.bases.families import PRESETS
+from trainer.bases.families import PRESETS, default_preset
 from trainer.bases.load import load_base
 from trainer.bases.prompts import Prompts, encode, join
 from trainer.bases.sampling import branches, decode, denoiser, evaluations, levels, predict, sample, shares_first

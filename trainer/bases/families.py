@@ -14,3 +14,8 @@ FAMILIES: tuple[type[Base], ...] = (
 )
 
 PRESETS: dict[str, Preset] = {name: preset for family in FAMILIES for name, preset in family.presets.items()}
+
+
+def default_preset(base: Base) -> str:
+    """The name of the first preset of a base model's family; of the first of all, SDXL's, where it has none."""
+    return next(iter(base.presets or PRESETS))

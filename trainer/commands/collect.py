@@ -12,7 +12,7 @@ from typing import Literal
 from npnet_core.errors import InputError
 from npnet_core.redenoising import INVERSIONS_HELP
 from trainer import bases
-from trainer.bases import PRESETS, SAMPLERS, SPACINGS, Base
+from trainer.bases import PRESETS, SAMPLERS, SPACINGS, Base, default_preset
 from trainer.collecting.collect import collect
 from trainer.collecting.estimate import estimate
 from trainer.collecting.keys import pair_keys, seed_range, share_of
@@ -51,7 +51,9 @@ class Options:
     seeds_per_prompt: int = option(1, "how many are drawn, the same for a prompt every time")
     scorer: tuple[str, ...] = option(("hpsv2",), SCORERS)
 
-    preset: Literal[tuple(PRESETS)] = option("sdxl", "the paper's settings")
+    preset: Literal[tuple(PRESETS)] | None = option(
+        None, "the paper's settings (default: the first of the base model's family; sdxl for SD)"
+    )
     sampler: str | None = option(None, f"one of {', '.join(SAMPLERS)} (default: the preset's)")
     steps: int | None = option(None, "of the schedule (default: the preset's)")
     spacing: str | None = option(None, f"of the steps, one of {', '.join(SPACINGS)} (default: the base model's own)")
@@ -89,10 +91,13 @@ class Options:
 def run(options: Options) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: finished pairs are written
     worker, workers = this_worker(options.worker)
-    recipe = recipe_from(options)
+    recipe_from(options)  # complains before a model is loaded
     prompts = read_prompts(options.prompts, options.column)
     check_scorers(options.scorer)
     base = base_model.load(options)
+    if options.preset is None:
+        options = dataclasses.replace(options, preset=default_preset(base))
+    recipe = recipe_from(options)
     shape = bases.latent_shape(base, recipe.height, recipe.width)
     keys = pair_keys(prompts, seed_range(options.seeds), options.seeds_per_prompt, shape)[: options.limit]
     keys = share_of(keys, worker, workers)
@@ -110,8 +115,9 @@ def run(options: Options) -> None:
 
 
 def recipe_from(options: Options) -> Recipe:
-    """The preset, and over it what was asked for; raises as :func:`trainer.collecting.recipe.preset_recipe`."""
-    return preset_recipe(options.preset, **{name: getattr(options, name) for name in RECIPE})
+    """The preset (SDXL's where none is named), and over it what was asked for; raises as
+    :func:`trainer.collecting.recipe.preset_recipe`."""
+    return preset_recipe(options.preset or next(iter(PRESETS)), **{name: getattr(options, name) for name in RECIPE})
 
 
 def resolved(options: Options, recipe: Recipe, base: Base) -> Options:

@@ -11,7 +11,7 @@ from npnet_core.errors import InputError
 from npnet_core.preference import KINDS, convert_scorer
 from npnet_core.tensorfile import file_hash
 from trainer import bases
-from trainer.bases import PRESETS
+from trainer.bases import PRESETS, default_preset
 from trainer.collecting.manifest import manifest, open_dataset
 from trainer.collecting.recipe import preset_recipe
 from trainer.commands.options import argument, option
@@ -41,7 +41,9 @@ class Options:
     kind: str | None = option(None, f"of a preference model that does not tell: one of {', '.join(KINDS)}")
     captions: Path | None = option(None, "of pairs: the file of JSON lines that was written with them")
     scorer: tuple[str, ...] = option(("hpsv2.1",), "of pairs: what scored them, in the order of the lists, or none")
-    preset: Literal[tuple(PRESETS)] = option("sdxl", "of pairs: the paper's settings")
+    preset: Literal[tuple(PRESETS)] | None = option(
+        None, "of pairs: the paper's settings (default: the first of the base model's family; sdxl for SD)"
+    )
     steps: int | None = option(None, "of pairs (default: the preset's)")
     cfg: float | None = option(None, "of pairs: guidance of the denoising step (default: the preset's)")
     inversion_cfg: float | None = option(None, "of pairs: guidance of the inversion step (default: the preset's)")
@@ -78,15 +80,15 @@ def convert_pairs(options: Options) -> None:
         )
     scorers = () if options.scorer == ("none",) else options.scorer
     lines = read_lines(options.captions, scorers)
+    base = bases.load_base(options.base_model, precision="fp16")
     recipe = preset_recipe(
-        options.preset,
+        options.preset or default_preset(base),
         steps=options.steps,
         cfg=options.cfg,
         inversion_cfg=options.inversion_cfg,
         rounds=options.rounds,
         inversion="released",
     )
-    base = bases.load_base(options.base_model, precision="fp16")
     settings = manifest(base, recipe, list(lines[0].scores))
     with open_dataset(options.target, settings, worker="released") as writer:
         imported = import_pairs(options.source, lines, writer)

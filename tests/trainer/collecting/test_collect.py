@@ -567,6 +567,19 @@ def test_the_presets_are_the_papers():
         assert (recipe.schedule.steps, recipe.cfg, recipe.inversion_cfg, recipe.rounds) == (steps, cfg, 1.0, 1)
 
 
+@pytest.mark.parametrize(("kind", "preset", "cfg"), [("hunyuan-dit", "hunyuan-dit", 5.0), ("sd", "sdxl", 5.5)])
+def test_the_preset_is_the_familys_own_by_default(tmp_path, models, kind, preset, cfg):
+    """It is saved by its name, and the saved file goes on with the dataset."""
+    out = tmp_path / "set"
+    argv = ["collect", "--base", models / kind, "--prompts", models / "prompts.txt", "--out", out, "--scorer", "none"]
+    assert main([*map(str, argv), "--limit", "1"]) == 0
+    saved = out / "collect-0of1.toml"
+    assert {f'preset = "{preset}"', f"cfg = {cfg}"} <= set(saved.read_text().splitlines())
+    assert NPDReader(out).manifest.cfg == cfg
+    assert main(["collect", "--config", str(saved), "--limit", "2"]) == 0
+    assert len(NPDReader(out)) == 2
+
+
 def test_a_dry_run_says_what_it_will_take(tmp_path, models, capsys):
     more = ("--seeds-per-prompt", "4", "--save-images")
     assert main(command(models, tmp_path / "set", *more, "--dry-run")) == 0
