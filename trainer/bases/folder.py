@@ -13,7 +13,7 @@ from torch import nn
 
 from npnet_core.errors import InputError
 from trainer.bases.base import PARTS
-from trainer.bases.loading import check_keys
+from trainer.bases.load_errors import check_keys
 
 # NAME[.VARIANT][-00001-of-00002].safetensors; until 2024 diffusers put the variant behind the shard
 WEIGHTS = re.compile(

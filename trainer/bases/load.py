@@ -13,7 +13,7 @@ from npnet_core.errors import InputError
 from trainer.bases.base import PARTS, Base, move
 from trainer.bases.families import FAMILIES
 from trainer.bases.folder import find_folder, load_folder, load_part, weighted
-from trainer.bases.loading import loading
+from trainer.bases.load_errors import loading
 from trainer.bases.lora import add_lora
 from trainer.bases.single_file import load_single_file
 from trainer.distributed import find_device
@@ -117,8 +117,8 @@ def find_family(source: str, index: dict) -> type[Base]:
             return family
     *others, last = (family.title for family in FAMILIES)
     raise InputError(
-        f"{source} is a {index.get('_class_name')} of {', '.join(filter(None, parts.values()))}, which cannot be used: "
-        f"choose an {', '.join(others)} or {last} text-to-image model."
+        f"{source} is of the class {index.get('_class_name')}, with {', '.join(filter(None, parts.values()))}, which "
+        f"cannot be used: choose an {', '.join(others)} or {last} text-to-image model."
     )
 
 
@@ -131,22 +131,30 @@ def _load_controlnet(source: str | Path, dtype: torch.dtype) -> nn.Module:
 
 def _add_lora(base: Base, lora: Path) -> None:
     if not base.takes_additions:
-        raise InputError(f"{base.source} is a {base.title}, for which LoRAs are not supported here: leave it out.")
+        raise InputError(f"LoRAs are not supported for {base.title} models such as {base.source}: leave it out.")
     if not lora.is_file():
         raise InputError(f"There is no LoRA file {lora}: name a safetensors file.")
     with loading(lora):
         add_lora(base, lora)
 
 
-def _check_fits(base: Base) -> None:
-    for encoder, name in zip(base.modules("text"), ("tokenizer", "tokenizer_2", "tokenizer_3"), strict=False):
-        tokenizer = getattr(base.pipe, name)
-        words = encoder.config.vocab_size
-        if len(tokenizer) < words / 2:  # an absent vocabulary is no error to transformers 5
+def check_tokenizers(base: Base) -> None:
+    """Raise InputError for a tokenizer without its vocabulary, which is no error to transformers 5."""
+    for name in PARTS["text"]:
+        encoder = getattr(base.pipe, name, None)
+        if encoder is None:
+            continue
+        tokenizer = getattr(base.pipe, name.replace("text_encoder", "tokenizer"))
+        words = getattr(encoder.config, "text_config", encoder.config).vocab_size  # multimodal: a config within
+        if len(tokenizer) < words / 2:
             raise InputError(
                 f"{base.source} has a tokenizer of {len(tokenizer)} words for a text encoder of {words}: the "
                 "tokenizer's files are missing, so download it again."
             )
+
+
+def _check_fits(base: Base) -> None:
+    check_tokenizers(base)
     base.check()
     latent = base.pipe.vae.config.latent_channels
     if base.channels != latent:
@@ -160,9 +168,7 @@ def _check_fits(base: Base) -> None:
 
 def _check_controlnet(base: Base) -> None:
     if not base.takes_additions:
-        raise InputError(
-            f"{base.source} is a {base.title}, for which ControlNets are not supported here: leave it out."
-        )
+        raise InputError(f"ControlNets are not supported for {base.title} models such as {base.source}: leave it out.")
     if base.controlnet.config.get("global_pool_conditions"):  # Shuffle's: they steer one branch and not the other
         raise InputError("A ControlNet that pools its picture (Shuffle) is not supported here: choose another.")
     ours, theirs = (network.config.cross_attention_dim for network in (base.controlnet, base.network))
