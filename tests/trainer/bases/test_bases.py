@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import diffusers
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 
 from npnet_core.errors import InputError
@@ -39,14 +43,35 @@ from trainer.bases import (
     sample,
     shares_first,
 )
+from trainer.bases.load import check_tokenizers
 
-KINDS = {
-    "sdxl": tiny_pipelines.tiny_sdxl,
-    "hunyuan-dit": tiny_pipelines.tiny_hunyuan_dit,
-    "sd1": lambda folder: tiny_pipelines.tiny_sd(folder, 768),
-    "sd2": lambda folder: tiny_pipelines.tiny_sd(folder, 1024, prediction="v_prediction", use_linear_projection=True),
-    "sd": tiny_pipelines.tiny_sd,
+
+class Kind(NamedTuple):
+    """A tiny base model, and what is true of it. A flow model is sampled on the scheduler that its folder has."""
+
+    build: Callable[[Path], Path]
+    prompt_dim: int
+    prediction: str
+    channels: int = 4
+    tokens: int = 77
+    sampler: str = "ddim"
+
+    def schedule(self, steps: int) -> Schedule:
+        return Schedule(self.sampler, steps)
+
+
+def tiny_sd2(folder: Path) -> Path:
+    return tiny_pipelines.tiny_sd(folder, 1024, prediction="v_prediction", use_linear_projection=True)
+
+
+KINDS = {  # by their family
+    "sdxl": Kind(tiny_pipelines.tiny_sdxl, 24 + 40, "epsilon"),
+    "hunyuan-dit": Kind(tiny_pipelines.tiny_hunyuan_dit, 32, "v_prediction"),
+    "sd1": Kind(lambda folder: tiny_pipelines.tiny_sd(folder, 768), 768, "epsilon"),
+    "sd2": Kind(tiny_sd2, 1024, "v_prediction"),
+    "sd": Kind(tiny_pipelines.tiny_sd, 32, "epsilon"),
 }
+DIFFUSION = [kind for kind, facts in KINDS.items() if facts.prediction in ("epsilon", "v_prediction")]
 PROMPTS = ["a red circle left of a blue square", "one green square"]
 SEEDS = [3, 1024]
 HEIGHT, WIDTH = 128, 96
@@ -55,7 +80,7 @@ HEIGHT, WIDTH = 128, 96
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("bases")
-    return {kind: build(root / kind) for kind, build in KINDS.items()}
+    return {kind: facts.build(root / kind) for kind, facts in KINDS.items()}
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +121,11 @@ def pipeline(folder, sampler="ddim", **settings):
     return pipe
 
 
+def pipeline_of(folders, kind):
+    """The pipeline that a kind is held against."""
+    return pipeline(folders[kind], KINDS[kind].sampler) if kind in DIFFUSION else loaded(folders[kind])
+
+
 def run(pipe, cfg=5.5, steps=4, output="latent", **inputs):
     if isinstance(pipe, diffusers.HunyuanDiTPipeline):
         inputs["use_resolution_binning"] = False
@@ -127,21 +157,11 @@ def counted_rows(base):
 # What a base model is
 
 
-@pytest.mark.parametrize(
-    ("kind", "width", "prediction"),
-    [
-        ("sdxl", 24 + 40, "epsilon"),
-        ("hunyuan-dit", 32, "v_prediction"),
-        ("sd1", 768, "epsilon"),
-        ("sd2", 1024, "v_prediction"),
-        ("sd", 32, "epsilon"),
-    ],
-)
-def test_what_a_net_needs_to_know(bases, kind, width, prediction):
-    base = bases[kind]
-    assert (base.family, base.prompt_dim, base.prompt_tokens) == (kind, width, 77)
-    assert (base.channels, base.pixels, base.size, base.prediction) == (4, 8, 128, prediction)
-    assert encode(base, PROMPTS).prompt_embeds.shape == (2, 77, width)
+def test_what_a_net_needs_to_know(base, kind):
+    _, prompt_dim, prediction, channels, tokens, _ = KINDS[kind]
+    assert (base.family, base.prompt_dim, base.prompt_tokens) == (kind, prompt_dim, tokens)
+    assert (base.channels, base.pixels, base.size, base.prediction) == (channels, 8, 128, prediction)
+    assert encode(base, PROMPTS).prompt_embeds.shape == (2, tokens, prompt_dim)
 
 
 def test_presets_are_the_papers():
@@ -161,12 +181,13 @@ def test_presets_are_the_papers():
 
 
 @torch.no_grad()
-def test_prompt_embeds_are_the_encoders_states(base):
+def test_prompt_embeds_are_the_encoders_states(base, kind):
     """SDXL: the penultimate states side by side; SD: the last; Hunyuan-DiT: BERT's last, masked."""
     pipe, ours = base.pipe, encode(base, PROMPTS)
 
     def tokens(tokenizer):
-        return tokenizer(PROMPTS, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        length = KINDS[kind].tokens
+        return tokenizer(PROMPTS, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
 
     if base.family == "sdxl":
         outputs = [
@@ -204,11 +225,11 @@ def test_prompts_can_be_picked_and_joined(sdxl):
 # Noise and sizes
 
 
-def test_noise_is_one_seeds_own_draw(base):
-    noise = noise_of(base)
-    assert noise.shape == (2, *latent_shape(base, HEIGHT, WIDTH)) == (2, 4, 16, 12)
+def test_noise_is_one_seeds_own_draw(base, kind):
+    noise, channels = noise_of(base), KINDS[kind].channels
+    assert noise.shape == (2, *latent_shape(base, HEIGHT, WIDTH)) == (2, channels, 16, 12)
     for row, seed in zip(noise, SEEDS, strict=True):
-        assert_equal(row[None], torch.randn(1, 4, 16, 12, generator=torch.manual_seed(seed)), 0)
+        assert_equal(row[None], torch.randn(1, channels, 16, 12, generator=torch.manual_seed(seed)), 0)
 
 
 def test_sizes_that_do_not_fit(bases):
@@ -225,8 +246,8 @@ def test_sizes_that_do_not_fit(bases):
 @pytest.mark.parametrize("cfg", [1.0, 5.5])
 def test_samples_like_the_pipeline(folders, kind, base, cfg):
     noise = noise_of(base)
-    expected = run(pipeline(folders[kind]), cfg, latents=noise.clone())
-    assert_equal(sample(base, noise, encode(base, PROMPTS), Schedule("ddim", 4), cfg), expected)
+    expected = run(pipeline_of(folders, kind), cfg, latents=noise.clone())
+    assert_equal(sample(base, noise, encode(base, PROMPTS), KINDS[kind].schedule(4), cfg), expected)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -261,8 +282,8 @@ def test_align_your_steps_like_the_pipeline(folders, sdxl):
 
 def test_decodes_like_the_pipeline(folders, kind, base):
     noise = noise_of(base)
-    expected = torch.as_tensor(run(pipeline(folders[kind]), output="pt", latents=noise)).permute(0, 2, 3, 1)
-    images = decode(base, sample(base, noise, encode(base, PROMPTS), Schedule("ddim", 4), 5.5), batch=1)
+    expected = torch.as_tensor(run(pipeline_of(folders, kind), output="pt", latents=noise)).permute(0, 2, 3, 1)
+    images = decode(base, sample(base, noise, encode(base, PROMPTS), KINDS[kind].schedule(4), 5.5), batch=1)
     assert images.shape == (2, HEIGHT, WIDTH, 3)
     assert_equal(images, expected)
 
@@ -318,6 +339,7 @@ def test_levels_are_the_samplers_sigmas(sdxl, sampler, spacing):
         torch.testing.assert_close(torch.tensor(ratios), expected, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("kind", DIFFUSION)
 @torch.no_grad()
 def test_one_step_is_diffusers_ddim_step(folders, base, kind):
     x, prompts = noise_of(base), encode(base, PROMPTS)
@@ -328,6 +350,7 @@ def test_one_step_is_diffusers_ddim_step(folders, base, kind):
     assert_equal(ddim(x, denoiser(base, prompts)(x, start, 5.5), start, end), expected)
 
 
+@pytest.mark.parametrize("kind", DIFFUSION)
 @torch.no_grad()
 def test_redenoising_is_the_papers_formula(base):
     """Eq. 12 with the noise that the network predicts, for networks that predict epsilon and v alike."""
@@ -570,6 +593,24 @@ def test_broken_folders(broken, damage, message):
     with pytest.raises(InputError, match=message) as caught:
         load_base(broken)
     assert "\n" not in str(caught.value)
+
+
+def test_each_encoder_is_held_to_its_own_tokenizer(folders):
+    """Also where the first is absent, and where an encoder of texts and pictures keeps its vocabulary's size within."""
+    base = load_base(folders["hunyuan-dit"])
+    base.pipe.text_encoder, bert = None, base.pipe.tokenizer
+    base.pipe.tokenizer = transformers.BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1})
+    check_tokenizers(base)  # T5's is whole
+    base.pipe.text_encoder = transformers.CLIPModel(
+        transformers.CLIPConfig(
+            text_config={"vocab_size": len(bert), "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2},
+            vision_config={"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32},
+        )
+    )
+    with pytest.raises(InputError, match=f"words for a text encoder of {len(bert)}"):
+        check_tokenizers(base)
+    base.pipe.tokenizer = bert
+    check_tokenizers(base)
 
 
 def test_inpainting_models_are_refused(tmp_path):
