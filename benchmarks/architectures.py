@@ -27,8 +27,8 @@ from npnet_core.diagnostics import dependence, explained, whiteness
 from npnet_core.npd import NPDReader
 from trainer import bases
 from trainer.bases import Base
-from trainer.data.pairs import epoch_order
 from trainer.evaluation.statistics import compare
+from trainer.fitting.epoch_order import epoch_order
 from trainer.fitting.noise_pairs import squared_error
 from trainer.fitting.training import lr_factor
 from trainer.shapes import world

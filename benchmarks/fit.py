@@ -29,9 +29,10 @@ from npnet_core.npd import Manifest, NPDReader, NPDWriter
 from tests.tiny_pipelines import tiny_sdxl
 from trainer import bases
 from trainer.commands.fit import Options, run
-from trainer.data.batches import Batches, ahead
 from trainer.data.embeddings import Embeddings, store_embeddings
+from trainer.data.prefetch import prefetch
 from trainer.fitting.history import read_history
+from trainer.fitting.pair_batches import Batches
 
 from .timing import flops, row, seconds
 
@@ -170,9 +171,9 @@ def preparation(folder: Path, threads: Sequence[int]) -> None:
     load = Batches(reader, Embeddings(folder / "large", "none"), NPNetConfig(**MENDED), torch.device("cpu"))
     for count in threads:
         chunks = [list(range(i % 64, i % 64 + 8)) for i in range(0, 64 * count, 8)]
-        list(ahead(load, chunks[:count], count))
+        list(prefetch(load, chunks[:count], count))
         start = time.perf_counter()
-        list(ahead(load, chunks, count))
+        list(prefetch(load, chunks, count))
         speed = 8 * len(chunks) / (time.perf_counter() - start)
         row(f"pairs prepared at the published size, {count} threads", f"{speed:.0f} pairs/s")
 

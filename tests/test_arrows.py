@@ -139,7 +139,7 @@ def module_arrows(files: dict[str, Path]) -> set[tuple[str, str]]:
 
 
 def room_of(module: str) -> str:
-    """``trainer.data.pairs`` → ``data``; the trainer itself and ``__main__`` stand above all rooms."""
+    """``trainer.data.prompts`` → ``data``; the trainer itself and ``__main__`` stand above all rooms."""
     parts = module.split(".")
     return "commands" if len(parts) == 1 or parts[1] == "__main__" else parts[1]
 

@@ -24,8 +24,8 @@ from tests.trainer.fitting.test_fit import TORCHRUN, close, equal, finish, npnet
 from trainer.commands.fit import run
 from trainer.commands.inspect import describe_npnet
 from trainer.commands.options import save_config
-from trainer.data.batches import Batches
 from trainer.data.embeddings import Embeddings
+from trainer.fitting.pair_batches import Batches
 
 SMALL_UNET = {"resolution": 16, "prompt_tokens": 7, "prompt_dim": 12, "widths": (32, 64)}
 FIT = {"npnet": {}, "unet": {"arch": "unet", "widths": (32, 32)} | dict.fromkeys(

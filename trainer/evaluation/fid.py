@@ -17,8 +17,8 @@ from tqdm import tqdm
 from npnet_core.errors import InputError
 from npnet_core.hidden import hidden
 from npnet_core.tensorfile import read_tensors
-from trainer.data.batches import ahead
 from trainer.data.images import read_image
+from trainer.data.prefetch import prefetch
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -97,7 +97,7 @@ def inception_features(network: nn.Module, paths: Sequence[Path], device: torch.
     chunks = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
     features = []
     with tqdm(total=len(paths), desc=label, unit="image", leave=False) as progress:
-        for pictures in ahead(lambda chunk: torch.stack([square(read_image(path)) for path in chunk]), chunks, 2):
+        for pictures in prefetch(lambda chunk: torch.stack([square(read_image(path)) for path in chunk]), chunks, 2):
             features.append(network(pictures.to(device)).cpu())
             progress.update(len(pictures))
     return torch.cat(features)

@@ -12,9 +12,9 @@ from torch import Tensor
 from npnet_core.errors import InputError
 from npnet_core.preference import Scorer
 from trainer.collecting.scorers import LaterScorer
-from trainer.data.batches import ahead
 from trainer.data.images import read_images
 from trainer.data.jsonl import append_jsonl
+from trainer.data.prefetch import prefetch
 from trainer.distributed import progress_bar
 from trainer.evaluation.offload import free_memory
 from trainer.evaluation.pictures import Picture
@@ -83,4 +83,4 @@ def is_scored(metric: str, pictures: Sequence[Picture], known: dict[tuple[str, s
 
 
 def _read_ahead(out: Path, chunks: Sequence[Sequence[Picture]]) -> Iterator[Tensor]:
-    return ahead(lambda chunk: read_images([out / picture.image for picture in chunk]), chunks, THREADS)
+    return prefetch(lambda chunk: read_images([out / picture.image for picture in chunk]), chunks, THREADS)

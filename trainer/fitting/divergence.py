@@ -19,9 +19,10 @@ def diverged(run: Run, step: int, losses: Sequence[Losses]) -> str:
     bad, count = run.process.gather(bad), count * run.process.count
     saved = checkpoints(run.settings.out / "checkpoints")
     left = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
+    unit = run.objective.unit
     if bad and len(bad) < count:
-        return f"Step {step} has NaN or infinity for {len(bad)} of {count} pairs {run.objective.broken(bad)}; {left}."
+        return f"Step {step} has NaN or infinity for {len(bad)} of {count} {unit}s {run.objective.broken(bad)}; {left}."
     return (
-        f"Step {step} has NaN or infinity for {'every pair' if bad else 'gradients or weights'}: lower --lr or give "
+        f"Step {step} has NaN or infinity for {f'every {unit}' if bad else 'gradients or weights'}: lower --lr or give "
         f"--clip and --warmup; {left}."
     )

@@ -19,13 +19,13 @@ from trainer.fitting.learning_curve import learning_curve
 from trainer.fitting.noise_pairs import prepare_pairs
 from trainer.fitting.resume import resume
 from trainer.fitting.run import Run
-from trainer.fitting.settings import FREE, SHAPE, Settings
+from trainer.fitting.settings import MAY_CHANGE, SHAPE, Settings
 from trainer.fitting.training import train, validate
 
 log = logging.getLogger(__name__)
 
 # Settings that stand in other entries of the result's metadata, or are not worth keeping.
-ELSEWHERE = (*SHAPE, "drop_path", "base", "base_config", "init", "swin_weights", "scorer", "margin")
+NOT_IN_NPNET_TRAINING = (*SHAPE, "drop_path", "base", "base_config", "init", "swin_weights", "scorer", "margin")
 
 
 def fit(settings: Settings) -> Path:
@@ -53,7 +53,7 @@ def fit(settings: Settings) -> Path:
             history.close()
             (settings.out / "curve.svg").write_text(learning_curve(read_history(history.path)), encoding="utf-8")
             save_npnet(run.result, path, metadata(run, metrics))
-            log.info("%s: %d steps over %d pairs.", path, run.steps, len(run.objective.training))
+            log.info("%s: %d steps over %d %ss.", path, run.steps, len(run.objective.training), run.objective.unit)
             for sentence in run.objective.conclusion(metrics):
                 log.info("%s", sentence)
     return path
@@ -79,7 +79,7 @@ def prepare(settings: Settings, process: Process) -> Run:
 def open_history(run: Run, start: int) -> History | None:
     """The log of the first process; from here on OUT holds this run."""
     training, held_out = len(run.objective.training), len(run.objective.validation)
-    log.info("%d pairs to train on, %d held out, %d steps.", training, held_out, run.steps)
+    log.info("%d %ss to train on, %d held out, %d steps.", training, run.objective.unit, held_out, run.steps)
     if run.process.rank > 0:
         return None
     save_settings(run.settings)
@@ -90,7 +90,9 @@ def open_history(run: Run, start: int) -> History | None:
 def metadata(run: Run, metrics: dict[str, float]) -> dict[str, str]:
     """What the result says of itself, beside its config."""
     net = run.settings.net
-    trained = {name: value for name, value in run.settings.flat().items() if name not in (*FREE, *ELSEWHERE)}
+    trained = {
+        name: value for name, value in run.settings.flat().items() if name not in (*MAY_CHANGE, *NOT_IN_NPNET_TRAINING)
+    }
     initial = {name: str(getattr(net, name).name) for name in ("init", "swin_weights") if getattr(net, name)}
     steps = {"steps": run.steps, "pairs_per_step": run.samples_per_step}
     return run.objective.metadata() | {

@@ -8,7 +8,7 @@ from npnet_core.errors import InputError
 from npnet_core.hidden import hidden
 from trainer.data.toml import as_toml, read_toml, write_toml
 from trainer.fitting.checkpoints import checkpoints
-from trainer.fitting.settings import FREE, Settings
+from trainer.fitting.settings import MAY_CHANGE, Settings
 
 CONFIG = "fit.toml"
 
@@ -23,8 +23,8 @@ def check_folder(settings: Settings) -> None:
         return
     if not checkpoints(out / "checkpoints"):
         return
-    ours = {name: as_toml(value) for name, value in settings.flat().items() if name not in FREE}
-    theirs = {name: value for name, value in (defaults(settings) | read_toml(config)).items() if name not in FREE}
+    ours = {name: as_toml(value) for name, value in settings.flat().items() if name not in MAY_CHANGE}
+    theirs = {name: value for name, value in (defaults(settings) | read_toml(config)).items() if name not in MAY_CHANGE}
     differing = [
         f"{name} {theirs.get(name)} there and {ours.get(name)} here"
         for name in ours | theirs

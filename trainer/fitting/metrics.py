@@ -1,8 +1,7 @@
-"""How well a net does while it is fitted: its error against the identity's, and its speed."""
+"""How well a net does while it is fitted, measured over the steps between two rows of the log."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,13 +62,3 @@ def totals(losses: Sequence[Losses]) -> Tensor:
         ],
         dtype=torch.float64,
     )
-
-
-def errors(name: str, total: Tensor) -> dict[str, float]:
-    """Mean squared errors and the share of the target's change that the net explains, 1 − MSE / MSE of the identity."""
-    error, identity, count = total.tolist()
-    return {
-        f"{name}_mse": error / count,
-        f"{name}_identity_mse": identity / count,
-        f"{name}_explained": 1 - error / identity if identity else math.nan,
-    }

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +16,23 @@ from npnet_core.architectures import GoldenNet
 from npnet_core.diagnostics import prompt_dependence
 from npnet_core.errors import InputError
 from npnet_core.npd import NPDReader
-from trainer.data.batches import Batch, Batches, ahead
 from trainer.data.embeddings import Embeddings, encode_missing
-from trainer.data.pairs import hold_out, limit_pairs, select, selecting
+from trainer.data.prefetch import prefetch
 from trainer.distributed import Process
 from trainer.fitting.build_net import NetInputs, common_resolution, starting_net
 from trainer.fitting.folder import check_folder
-from trainer.fitting.metrics import Losses, errors, totals
+from trainer.fitting.metrics import Losses, totals
+from trainer.fitting.pair_batches import Batch, Batches
+from trainer.fitting.selection import select, selecting
 from trainer.fitting.settings import NoisePairs, Settings
+from trainer.fitting.split import hold_out, limit_pairs
 
 
 @dataclass(frozen=True)
 class PairObjective:
     """:class:`trainer.fitting.objective.Objective` of a dataset; samples are the indices of its pairs."""
 
+    unit: ClassVar[str] = "pair"
     pairs: NoisePairs
     reader: NPDReader
     chosen: list[int]  # pairs that the selection keeps; of these …
@@ -58,7 +62,7 @@ class PairObjective:
         npnet.eval()
         mine = self.validation[process.rank :: process.count]
         chunks = [mine[i : i + batch] for i in range(0, len(mine), batch)]
-        losses = [self.losses(npnet, each) for sizes in ahead(self.prepare, chunks, threads) for each in sizes]
+        losses = [self.losses(npnet, each) for sizes in prefetch(self.prepare, chunks, threads) for each in sizes]
         metrics = self.metrics("validation", process.sum(totals(losses)))
         if process.rank == 0:
             metrics["prompt_dependence"] = self.prompt_dependence(npnet)
@@ -114,6 +118,16 @@ class PairObjective:
 def squared_error(golden: Tensor, target: Tensor) -> Tensor:
     """[B, C, H, W] twice → the loss of each pair (eq. 8), [B]."""
     return (golden.float() - target).square().mean((1, 2, 3))
+
+
+def errors(name: str, total: Tensor) -> dict[str, float]:
+    """Mean squared errors and the share of the target's change that the net explains, 1 − MSE / MSE of the identity."""
+    error, identity, count = total.tolist()
+    return {
+        f"{name}_mse": error / count,
+        f"{name}_identity_mse": identity / count,
+        f"{name}_explained": 1 - error / identity if identity else math.nan,
+    }
 
 
 def prepare_pairs(settings: Settings, process: Process) -> tuple[Settings, GoldenNet, PairObjective]:

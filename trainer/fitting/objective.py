@@ -16,11 +16,13 @@ class Objective(Protocol):
     """All that the loop knows of an objective. Samples are numbers, whatever they stand for.
 
     Attributes:
+        unit: what a sample is called in sentences, such as "pair".
         training: the samples that every epoch takes, each once.
         validation: those that are held out.
         hash: of what they stand for: a run goes on with the same only.
     """
 
+    unit: str
     training: Sequence[int]
     validation: Sequence[int]
 

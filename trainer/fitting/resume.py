@@ -26,7 +26,7 @@ def resume(run: Run) -> int:
     """Load the latest checkpoint, if there is one. Returns how many steps are done.
 
     Raises:
-        InputError: if it is damaged, of another dataset, or of another number of pairs per step.
+        InputError: if it is damaged, of another dataset, or of another number of samples per step.
     """
     saved = checkpoints(run.settings.out / "checkpoints")
     if not saved:

@@ -18,8 +18,8 @@ SHAPES = {
 }
 SHAPE = tuple(name for names in SHAPES.values() for name in names)
 
-# Further settings that not every architecture knows.
-FURTHER = {
+# Other settings that are specific to an architecture.
+SPECIFIC = {
     NPNetConfig.architecture: ("without", "published_quirks", "swin_weights", "drop_path"),
     UNetConfig.architecture: (),
 }
@@ -45,7 +45,7 @@ class NoisePairs:
         dataset: its folder.
         base: base model whose text encoder reads the prompts; None for the dataset's own.
         base_config: for a single-file base model, a diffusers folder or hub id of its kind.
-        scorer, margin: as for :func:`trainer.data.pairs.select`; None for the scorer that the dataset has.
+        scorer, margin: as for :func:`trainer.fitting.selection.select`; None for the scorer that the dataset has.
         limit: train on at most so many pairs.
         validation: share of the prompts that is held out.
         skip_corrupt: leave damaged parts of the dataset out.
@@ -102,7 +102,7 @@ class NetSettings:
                 )
             return
         arch = self.architecture
-        if flags := self._given(name for other in SHAPES if other != arch for name in SHAPES[other] + FURTHER[other]):
+        if flags := self._given(name for other in SHAPES if other != arch for name in SHAPES[other] + SPECIFIC[other]):
             raise InputError(f"{flags} came, which a net of the architecture {arch} does not have: leave it out.")
 
     @property
@@ -220,4 +220,4 @@ class Settings:
 
 
 # Settings that may change when a run goes on. The dataset is compared by its hash.
-FREE = ("dataset", "out", "skip_corrupt", *(field.name for field in dataclasses.fields(Runtime)))
+MAY_CHANGE = ("dataset", "out", "skip_corrupt", *(field.name for field in dataclasses.fields(Runtime)))

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from npnet_core.architectures import GoldenNet
 from npnet_core.model import NPNet
-from trainer.data.batches import ahead
-from trainer.data.pairs import samples
+from trainer.data.prefetch import prefetch
 from trainer.fitting.divergence import diverged
+from trainer.fitting.epoch_order import samples
 from trainer.fitting.history import History
 from trainer.fitting.metrics import Losses, Meter
 from trainer.fitting.resume import save
@@ -33,7 +33,7 @@ def train(run: Run, start: int, history: History | None) -> None:
     meter, saved = Meter(objective.metrics), time.monotonic()
     run.npnet.train()
     bar = tqdm(total=run.steps, initial=start, unit="step", smoothing=0.1, disable=process.rank > 0)
-    prepared = closing(ahead(objective.prepare, planned(run, start), preparing_threads(run)))
+    prepared = closing(prefetch(objective.prepare, planned(run, start), preparing_threads(run)))
     with stop_signals() as stopped, prepared as batches, bar as progress:
         for step in range(start, run.steps):
             # all randomness of a step (stochastic depth) follows from its number

@@ -29,9 +29,9 @@ from trainer.commands.cli import main
 from trainer.commands.fit import run
 from trainer.commands.options import save_config
 from trainer.data.embeddings import Embeddings
-from trainer.data.pairs import hold_out
 from trainer.fitting.checkpoints import checkpoints
 from trainer.fitting.history import History, read_history
+from trainer.fitting.split import hold_out
 from trainer.fitting.training import lr_factor, update_average
 
 ROOT = Path(__file__).resolve().parents[3]

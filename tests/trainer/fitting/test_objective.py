@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from npnet_core.config import UNetConfig
 from npnet_core.errors import InputError
 from trainer.distributed import Process
 from trainer.fitting.build_net import new_npnet
+from trainer.fitting.divergence import diverged
 from trainer.fitting.folder import check_folder, save_settings
-from trainer.fitting.metrics import Losses, errors, totals
+from trainer.fitting.metrics import Losses, totals
+from trainer.fitting.noise_pairs import errors
 from trainer.fitting.resume import resume
 from trainer.fitting.run import Run
 from trainer.fitting.settings import Runtime, Settings, Training
@@ -27,6 +30,7 @@ CPU = Process(0, 1, torch.device("cpu"))
 class Brighter:
     """Whatever the noise, its golden noise is 0.2 higher; samples are seeds."""
 
+    unit = "noise"
     training = range(64)
     validation = range(64, 80)
     hash = "brighter"
@@ -84,6 +88,11 @@ def test_another_objective_is_learnt_and_goes_on(tmp_path):
     again = run_of(tmp_path, epochs=8)
     assert resume(again) == again.steps == 32
     assert validate(again)["validation_explained"] == learnt
+
+
+def test_samples_are_called_what_the_objective_calls_them(tmp_path):
+    losses = [Losses([0, 1], torch.tensor([math.nan, math.inf]), torch.zeros(2))]
+    assert diverged(run_of(tmp_path, epochs=1), 1, losses).startswith("Step 1 has NaN or infinity for every noise:")
 
 
 def test_the_folder_of_another_objective_is_compared_by_its_own_settings(tmp_path):

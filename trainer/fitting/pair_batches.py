@@ -1,12 +1,10 @@
-"""Batches of training pairs as the net sees them, made ahead of time in threads."""
+"""Batches of training pairs as the net sees them."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +14,6 @@ from npnet_core.golden import noise_generator, to_square
 from npnet_core.layers import SVD, decompose
 from npnet_core.npd import NPDReader
 from trainer.data.embeddings import Embeddings
-
-Item, Made = TypeVar("Item"), TypeVar("Made")
 
 
 class Batch(NamedTuple):
@@ -37,10 +33,10 @@ class Batch(NamedTuple):
 class Batches:
     """Pairs by index → a :class:`Batch` on ``device``. A pure function of the index, so order and threads are free.
 
-    Singular value decompositions are made here, in the threads of :func:`ahead`, and each time anew. Measured on one
-    x86 core: 8.1 ms per pair at the published size (128x128), where forward and backward on it take 490 ms; 0.13 ms and
-    8.5 ms at 16x16. So one thread beside a CPU is enough, 16 feed a GPU about 2,000 pairs per second, and a cache on
-    the disk (525 kB per pair, twice the pair itself) would save nothing.
+    Singular value decompositions are made here, in the threads of :func:`trainer.data.prefetch.prefetch`, and each time
+    anew. Measured on one x86 core: 8.1 ms per pair at the published size (128x128), where forward and backward on it
+    take 490 ms; 0.13 ms and 8.5 ms at 16x16. So one thread beside a CPU is enough, 16 feed a GPU about 2,000 pairs per
+    second, and a cache on the disk (525 kB per pair, twice the pair itself) would save nothing.
     """
 
     reader: NPDReader
@@ -90,24 +86,3 @@ def in_net_view(source: Tensor, target: Tensor, resolution: int) -> tuple[Tensor
         return source, target
     fresh = torch.randn(1, len(source), resolution, resolution, generator=noise_generator(source[None]))[0]
     return to_square(source, resolution, fresh), to_square(target, resolution, fresh)
-
-
-def ahead(make: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
-    """``make(item)`` of each item, in order, while threads work on those to come.
-
-    LAPACK and copies run outside Python's lock, and nothing has to be pickled or shared between processes. Each thread
-    uses one core, so the numbers do not depend on how many there are.
-    """
-    cores = torch.get_num_threads()  # of this thread; asking keeps what the others set from reaching it
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(make, item))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(cores)  # for threads to come

@@ -1,8 +1,6 @@
-"""Which pairs a fit takes, and in which order."""
+"""Which pairs a fit takes, and which of them it holds out."""
 
 from __future__ import annotations
-
-from collections import Counter
 
 import pytest
 import torch
@@ -11,7 +9,8 @@ from hypothesis import strategies as st
 
 from npnet_core.errors import InputError
 from npnet_core.npd import Manifest, NPDReader, NPDWriter
-from trainer.data.pairs import hold_out, limit_pairs, samples, select, selecting
+from trainer.fitting.selection import select, selecting
+from trainer.fitting.split import hold_out, limit_pairs
 
 
 @pytest.fixture(scope="module")
@@ -101,19 +100,3 @@ def test_a_smaller_limit_takes_some_of_a_larger_one_s(reader):
     assert (len(few), len(more)) == (10, 40)
     assert set(few) < set(more) < set(range(90))
     assert limit_pairs(reader, range(90), None, 0) == list(range(90))
-
-
-@given(count=st.integers(1, 20), size=st.integers(1, 30), seed=st.integers(0, 3), epochs=st.integers(1, 4))
-def test_every_epoch_sees_every_pair_once_however_it_is_cut(count, size, seed, epochs):
-    end = count * epochs
-    order = [i for start in range(0, end, size) for i in samples(start, min(start + size, end), count, seed)]
-    assert order == samples(0, end, count, seed)
-    for epoch in range(epochs):
-        assert sorted(order[epoch * count : (epoch + 1) * count]) == list(range(count))
-
-
-def test_epochs_and_seeds_have_orders_of_their_own():
-    orders = {tuple(samples(20 * epoch, 20 * epoch + 20, 20, seed)) for epoch in range(5) for seed in range(5)}
-    assert len(orders) == 25
-    places = Counter(i for order in orders for i in order[:5])
-    assert len(places) == 20  # every pair comes early in some of them

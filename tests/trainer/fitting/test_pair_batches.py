@@ -1,9 +1,6 @@
-"""Training pairs in the net's view, and their preparation ahead of time."""
+"""Training pairs in the net's view."""
 
 from __future__ import annotations
-
-import threading
-import time
 
 import pytest
 import torch
@@ -15,8 +12,8 @@ from npnet_core.layers import decompose
 from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
 from tests.tiny_fit import BASE, DIM, TOKENS, make_dataset
-from trainer.data.batches import Batches, ahead, in_net_view
 from trainer.data.embeddings import Embeddings
+from trainer.fitting.pair_batches import Batches, in_net_view
 
 R = 8
 CONFIG = NPNetConfig(
@@ -119,33 +116,3 @@ def test_a_batch_holds_each_pair_s_own_prompt_and_svd(tmp_path):
         assert torch.equal(batch.prompt[i], embeddings.batch([reader.records[index].key.prompt])[0].float())
     svd = decompose(batch.noise, 2, fixed_signs=True)
     assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in zip(batch.svd, svd, strict=True))
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_ahead_keeps_the_order_and_looks_ahead(threads):
-    started = []
-
-    def make(item: int) -> int:
-        started.append(item)
-        time.sleep(0.002 * (item % 3))
-        return item * item
-
-    cores = torch.get_num_threads()
-    squares = ahead(make, range(20), threads)
-    assert next(squares) == 0
-    deadline = time.monotonic() + 5
-    while len(started) < 1 + threads and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert len(started) >= 1 + threads
-    assert list(squares) == [i * i for i in range(1, 20)]
-    assert torch.get_num_threads() == cores
-
-
-def test_ahead_ends_with_its_reader_and_passes_errors_on():
-    threads = threading.active_count()
-    numbers = ahead(lambda item: item, range(10**9), 2)
-    assert next(numbers) == 0
-    numbers.close()
-    assert threading.active_count() == threads
-    with pytest.raises(ZeroDivisionError):
-        list(ahead(lambda item: 1 // item, [1, 0, 1], 2))
