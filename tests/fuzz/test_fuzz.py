@@ -45,7 +45,7 @@ from tests.tiny_scorers import (
 from trainer.commands.cli import main
 from trainer.data.embeddings import Embeddings, store_embeddings
 from trainer.data.prompts import read_prompts
-from trainer.data.released import import_pairs, read_lines
+from trainer.data.released import import_pairs, read_captions
 from trainer.fitting.checkpoints import load_checkpoint, save_checkpoint
 
 SMALLEST = {"resolution": 8, "prompt_tokens": 3, "prompt_dim": 5, "swin_size": 16, "swin_dim": 8}
@@ -361,7 +361,7 @@ def test_released_pairs(tmp_path):
         pair.write_bytes(content)
 
         def run():
-            lines = read_lines(captions, ("hpsv2",))
+            lines = read_captions(captions, ("hpsv2",))
             with NPDWriter(folder / "out", MANIFEST, worker="released") as writer:
                 import_pairs(folder / "pairs", lines, writer)
 

@@ -22,7 +22,7 @@ from tests.sentences import is_readable
 from tests.tiny_scorers import CLIP_CONFIG, write_clip
 from trainer.commands.cli import main
 from trainer.data.embeddings import Embeddings, store_embeddings
-from trainer.data.released import read_lines
+from trainer.data.released import read_captions
 from trainer.fitting.checkpoints import load_checkpoint, save_checkpoint
 
 
@@ -226,7 +226,7 @@ def test_captions_with_numbers_that_are_none(tmp_path):
     row = {"index": float("inf"), "seed": 1, "caption": "a", "original_score_list": [], "optimized_score_list": []}
     (tmp_path / "captions").write_text(json.dumps(row))
     with pytest.raises(InputError, match="does not hold lines of JSON"):
-        read_lines(tmp_path / "captions", ())
+        read_captions(tmp_path / "captions", ())
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ def load_scorers(names: Sequence[str], base: Base) -> list[Scorer]:
     files = scorer_files(names)
     if not files:
         return []
-    with clip_words(base) as words:
-        return [load_scorer(kind, path, base.device, tokenizer=words) for kind, path in files.items()]
+    with clip_tokenizer(base) as tokenizer:
+        return [load_scorer(kind, path, base.device, tokenizer=tokenizer) for kind, path in files.items()]
 
 
 def scorer_files(names: Sequence[str]) -> dict[str, str | None]:
@@ -61,8 +61,8 @@ def check_scorers(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def clip_words(base: Base) -> Iterator[str | None]:
-    """A folder, for as long as the ``with`` block lasts, with the base model's vocabulary; None if it is not CLIP's."""
+def clip_tokenizer(base: Base) -> Iterator[str | None]:
+    """A folder, for as long as the ``with`` block lasts, with the base model's CLIP tokenizer; None if it has none."""
     if base.clip_tokenizer is None:
         yield None
         return
@@ -72,23 +72,23 @@ def clip_words(base: Base) -> Iterator[str | None]:
 
 
 @dataclass(frozen=True)
-class LaterScorer:
+class LazyScorer:
     """A preference model that is loaded when its turn comes.
 
     Attributes:
         kind, path: one of ``KINDS``, and its file or folder.
-        words: a folder with CLIP's vocabulary, or None.
+        tokenizer: a folder with CLIP's, or None.
         device: where it computes.
     """
 
     kind: str
     path: Path
-    words: str | None
+    tokenizer: str | None
     device: torch.device
 
     def load(self) -> Scorer:
         """Raises InputError as :func:`npnet_core.preference.load_scorer`."""
-        return load_scorer(self.kind, self.path, self.device, tokenizer=self.words)
+        return load_scorer(self.kind, self.path, self.device, tokenizer=self.tokenizer)
 
 
 def find_scorer(kind: str, path: str | None) -> Path:

@@ -16,7 +16,7 @@ from trainer.collecting.manifest import manifest, open_dataset
 from trainer.collecting.recipe import preset_recipe
 from trainer.commands.options import argument, option
 from trainer.data.file_kind import file_kind
-from trainer.data.released import import_pairs, read_lines
+from trainer.data.released import import_pairs, read_captions
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def convert_pairs(options: Options) -> None:
             "base model they were made with (--base-model)."
         )
     scorers = () if options.scorer == ("none",) else options.scorer
-    lines = read_lines(options.captions, scorers)
+    lines = read_captions(options.captions, scorers)
     base = bases.load_base(options.base_model, precision="fp16")
     recipe = preset_recipe(
         options.preset or default_preset(base),

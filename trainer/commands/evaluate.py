@@ -18,7 +18,7 @@ from trainer.bases import SAMPLERS, SPACINGS
 from trainer.collecting.keys import seed_range
 from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.collecting.scorers import HELP as SCORERS
-from trainer.collecting.scorers import LaterScorer, clip_words, find_scorer, scorer_files
+from trainer.collecting.scorers import LazyScorer, clip_tokenizer, find_scorer, scorer_files
 from trainer.commands import base_model
 from trainer.commands.nets import name_npnets
 from trainer.commands.options import option, required, save_config
@@ -131,12 +131,12 @@ def run(options: Options) -> int:
     )
     for npnet in npnets.values():
         npnet.to(base.device)
-    words = clip_words(base) if files else nullcontext()
-    with words as tokenizer, base_model.memory_for(base, f"{options.batch} images"):
+    scorers_tokenizer = clip_tokenizer(base) if files else nullcontext()
+    with scorers_tokenizer as tokenizer, base_model.memory_for(base, f"{options.batch} images"):
         evaluation = evaluate(
             base,
             npnets,
-            [LaterScorer(kind, path, tokenizer, base.device) for kind, path in files.items()],
+            [LazyScorer(kind, path, tokenizer, base.device) for kind, path in files.items()],
             prompts,
             settings=settings,
             out=options.out,

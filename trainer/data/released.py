@@ -102,7 +102,7 @@ def read_pair(path: Path) -> tuple[Tensor, Tensor, int]:
         return source[0], target[0], int(file["arr_2"])
 
 
-def read_lines(path: Path, scorers: Sequence[str]) -> list[Line]:
+def read_captions(path: Path, scorers: Sequence[str]) -> list[Line]:
     """Read CAPTIONS; equal lines count once.
 
     Scores that are 1 throughout are left out with a warning: the authors' HPSv2 wrapper says so of every single image.

@@ -3,7 +3,7 @@
     evaluation = evaluate(
         base,                        # trainer.bases.Base
         {"mine": npnet},             # name → net; {} for none
-        scorers,                     # Scorer objects (or LaterScorer)
+        scorers,                     # Scorer objects (or LazyScorer)
         [PromptRow("a red circle", "colour"), …],        # prompt, category=None; each once
         settings=[Setting(Schedule("ddim", 10), 1.0, height=32, width=32)],
         out=Path("evaluation"),
@@ -34,7 +34,7 @@ from npnet_core.errors import InputError
 from npnet_core.preference import KINDS, Scorer
 from trainer.bases import Base
 from trainer.collecting.redenoising import REDENOISING, Redenoising
-from trainer.collecting.scorers import LaterScorer
+from trainer.collecting.scorers import LazyScorer
 from trainer.data.jsonl import read_shards, truncate_partial_line
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.cost import cost_per_image
@@ -74,7 +74,7 @@ class Evaluation(NamedTuple):
 def evaluate(
     base: Base,
     npnets: Mapping[str, GoldenNet],
-    scorers: Sequence[Scorer | LaterScorer],
+    scorers: Sequence[Scorer | LazyScorer],
     prompts: Sequence[PromptRow],
     *,
     settings: Sequence[Setting],
@@ -94,7 +94,7 @@ def evaluate(
     Args:
         base: leaves its device while images are scored, and comes back.
         npnets: name → net, in eval mode, on ``base.device`` or the CPU.
-        scorers: a LaterScorer is loaded when its turn comes and leaves afterwards.
+        scorers: a LazyScorer is loaded when its turn comes and leaves afterwards.
         prompts: each once.
         settings: how images are sampled; every method is sampled with all of them.
         out: the evaluation's folder.
@@ -163,7 +163,7 @@ def evaluate(
     )
 
 
-def choosers(methods: Sequence[Method], scorers: Sequence[Scorer | LaterScorer]) -> dict[str, Scorer | LaterScorer]:
+def choosers(methods: Sequence[Method], scorers: Sequence[Scorer | LazyScorer]) -> dict[str, Scorer | LazyScorer]:
     """Kind → the preference models that methods choose among noises by.
 
     Raises:

@@ -13,7 +13,7 @@ from npnet_core.preference import Scorer
 from trainer import bases
 from trainer.bases import Base
 from trainer.collecting.redenoising import Redenoising
-from trainer.collecting.scorers import LaterScorer
+from trainer.collecting.scorers import LazyScorer
 from trainer.evaluation.methods import Method
 
 ENDS = 1 << 20  # bytes of the beginning and the end of a file that tell it apart
@@ -49,7 +49,7 @@ def claim(out: Path, worker: tuple[int, int], facts: Mapping[str, str]) -> None:
 
 def facts(
     base: Base,
-    scorers: Sequence[Scorer | LaterScorer],
+    scorers: Sequence[Scorer | LazyScorer],
     methods: Sequence[Method],
     redenoising: Redenoising,
     repaint_rounds: int,
@@ -63,7 +63,7 @@ def facts(
         **{f"net {method.name}": method.weights[:16] for method in methods if method.npnet and not method.wrong_prompt},
         **({"inversion": str(redenoising)} if "inversion" in names else {}),
         **({"repaint rounds": str(repaint_rounds)} if "repaint" in names else {}),
-        **{f"weights of {each.kind}": ends_hash(each.path)[:16] for each in scorers if isinstance(each, LaterScorer)},
+        **{f"weights of {each.kind}": ends_hash(each.path)[:16] for each in scorers if isinstance(each, LazyScorer)},
     }
 
 

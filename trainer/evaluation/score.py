@@ -11,7 +11,7 @@ from torch import Tensor
 
 from npnet_core.errors import InputError
 from npnet_core.preference import Scorer
-from trainer.collecting.scorers import LaterScorer
+from trainer.collecting.scorers import LazyScorer
 from trainer.data.images import read_images
 from trainer.data.jsonl import append_jsonl
 from trainer.data.prefetch import prefetch
@@ -25,7 +25,7 @@ THREADS = 2  # that read PNGs while a network works
 
 
 def score_with(
-    each: Scorer | LaterScorer, chunks: Sequence[Sequence[Picture]], out: Path, scores: Path, known: dict
+    each: Scorer | LazyScorer, chunks: Sequence[Sequence[Picture]], out: Path, scores: Path, known: dict
 ) -> dict[str, str]:
     """Score with one preference model. Returns {} or, if it cannot be loaded, {kind: why}: the others still run."""
     if isinstance(each, Scorer):

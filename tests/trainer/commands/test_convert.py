@@ -19,7 +19,7 @@ from tests.tiny_scorers import write_clip
 from trainer import bases
 from trainer.commands.cli import main
 from trainer.data.file_kind import file_kind
-from trainer.data.released import read_lines
+from trainer.data.released import read_captions
 
 PROMPTS = ["a red circle", "a blue circle, left of a green square", 'the "one"']
 SEEDS = [7, 1024, 7]
@@ -145,10 +145,10 @@ def test_scores_that_say_nothing_are_left_out(tmp_path, caplog):
     lines = [write_line(i, original_score_list=[1.0, i], optimized_score_list=[1.0, i + 1]) for i in range(3)]
     (tmp_path / "a.json").write_text("".join(lines))
     with caplog.at_level(logging.WARNING):
-        read = read_lines(tmp_path / "a.json", ["hpsv2.1", "aesthetic"])
+        read = read_captions(tmp_path / "a.json", ["hpsv2.1", "aesthetic"])
     assert [line.scores for line in read] == [{"aesthetic": (i, i + 1)} for i in range(3)]
     assert "every score by hpsv2.1 is 1" in caplog.text
-    assert [line.scores for line in read_lines(tmp_path / "a.json", [])] == [{}] * 3
+    assert [line.scores for line in read_captions(tmp_path / "a.json", [])] == [{}] * 3
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_scores_that_say_nothing_are_left_out(tmp_path, caplog):
 def test_wrong_lines(tmp_path, content, message):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(InputError, match=message):
-        read_lines(tmp_path / "a.json", ["hpsv2.1"])
+        read_captions(tmp_path / "a.json", ["hpsv2.1"])
 
 
 def test_wrong_use(models, tmp_path, pairs, capsys):
