@@ -1,5 +1,7 @@
 """Errors in words that a user can act on."""
 
+from collections.abc import Sequence
+
 LONGEST = 20_000  # characters of a message; one that names every key of a file stays whole
 
 
@@ -11,6 +13,11 @@ def escaped(text: str) -> str:
 def reason(error: Exception) -> str:
     """The first line of what another library says of its error, or the error's type where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def first_of(names: Sequence[str], count: int = 3) -> str:
+    """``a, b, c and 2 more``."""
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 class InputError(ValueError):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from npnet_core.errors import InputError
+from npnet_core.errors import InputError, first_of
 
 # of a text encoder that was saved with its picture side, or with what its positions are counted by
 UNUSED = re.compile(r"(^|\.)(position_ids|logit_scale|text_projection|vision_model|visual_projection)(\.|$)")
@@ -61,8 +61,3 @@ def check_keys(source: str | Path, part: str, info: Mapping[str, Iterable]) -> N
 def _name(key: str | tuple) -> str:
     """Of a mismatched key, which comes with its shapes."""
     return key if isinstance(key, str) else str(key[0])
-
-
-def first_of(names: Sequence[str], count: int = 3) -> str:
-    """``a, b, c and 2 more``."""
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

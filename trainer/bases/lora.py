@@ -14,10 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from npnet_core.errors import InputError
+from npnet_core.errors import InputError, first_of
 from npnet_core.tensorfile import read_tensors
 from trainer.bases.base import Base
-from trainer.bases.load_errors import first_of
 from trainer.bases.original_layout import original_name
 
 # NAME.lora_down.weight of kohya's scripts, NAME.lora_A.weight of peft, and diffusers' three of before peft

@@ -12,9 +12,8 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from npnet_core.errors import InputError
+from npnet_core.errors import InputError, first_of
 from npnet_core.tensorfile import INTEGERS, is_safetensors
-from trainer.bases.load_errors import first_of
 
 UNET = "model.diffusion_model."
 VAE = ("first_stage_model.", "vae.")

@@ -26,10 +26,10 @@ from trainer.bases import Base, Prompts
 from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.evaluation import baselines
 from trainer.evaluation.baselines import Baseline, read_baseline
-from trainer.evaluation.results import CONTROL
 from trainer.evaluation.sampling_settings import Setting
 
 OTHERS = ("standard", "inversion", "repaint")
+CONTROL = "wrong-prompt-"  # prefix of the methods whose noise was made for another prompt
 NAMES = (*OTHERS, "npnet", "wrong-prompt", *baselines.NAMES)
 
 Start = Callable[[Base, Prompts, Tensor, Setting], Tensor]

@@ -12,11 +12,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from npnet_core.errors import InputError
+from trainer.evaluation.items import STANDARD, check_partners, collect_items, in_order
 from trainer.evaluation.statistics import compare, holm
 
-STANDARD = "standard"
-CONTROL = "wrong-prompt-"  # prefix of the methods whose noise was made for another prompt
 PAIRWISE = ("mps",)  # metrics whose score means something only beside another's of the same prompt
 
 
@@ -104,68 +102,6 @@ def write_results(path: Path, results: dict) -> None:
     path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
 
 
-# -- rows to pairs ----------------------------------------------------------------------------------------------------
-
-
-def collect_items(rows: Sequence[dict]) -> list[dict]:
-    """Rows → one dict per setting, prompt and seed, in the order of their first appearance.
-
-    Raises:
-        InputError: for no rows, a score that is no finite number, or two of one image.
-    """
-    if not rows:
-        raise InputError("There are no scores to report: score at least one image of standard and of a method.")
-    wrong = [row for row in rows if not is_finite(row["score"])]
-    if wrong:
-        raise InputError(
-            f"{len(wrong)} of {len(rows)} scores are no finite numbers, the first {wrong[0]['score']} in "
-            f"{wrong[0]['metric']} for {named(wrong[0])}: look at that image, then remove those lines and score again."
-        )
-    items: dict[tuple, dict] = {}
-    for row in rows:
-        key = row["setting"], row["prompt"], row["seed"]
-        item = items.setdefault(
-            key,
-            {
-                "setting": row["setting"],
-                "prompt": row["prompt"],
-                "category": row.get("category"),
-                "seed": row["seed"],
-                "scores": {},
-                "images": {},
-            },
-        )
-        scores = item["scores"].setdefault(row["metric"], {})
-        if scores.setdefault(row["method"], float(row["score"])) != row["score"]:
-            raise InputError(
-                f"Two scores in {row['metric']} came for {named(row)}, {scores[row['method']]:g} and {row['score']:g}: "
-                "keep one of the two lines."
-            )
-        if row.get("image") is not None:
-            item["images"][row["method"]] = row["image"]
-    return list(items.values())
-
-
-def check_partners(items: Sequence[dict], settings: Sequence, metrics: Sequence, methods: Sequence) -> None:
-    """
-    Raises:
-        InputError: if in a setting and metric a method lacks images that standard has, or has some that it lacks.
-    """
-    alone = []
-    for setting, metric in itertools.product(settings, metrics):
-        here = [item for item in items if item["setting"] == setting and metric in item["scores"]]
-        scored = {method for item in here for method in item["scores"][metric]} | {STANDARD}
-        for item, method in itertools.product(here, in_order((STANDARD, *methods), scored)):
-            if method not in item["scores"][metric]:
-                alone.append(f"{method} has no {metric} score at {setting} for {quoted(item)}")
-    if alone:
-        more = f", and {len(alone) - 3} more" if len(alone) > 3 else ""
-        raise InputError(
-            f"{len(alone)} images have no partner to be compared with ({', '.join(alone[:3])}{more}): run the command "
-            "again until every method has every prompt and seed, or leave that method's lines out."
-        )
-
-
 def scores_of(items: Sequence[dict], metric: str, method: str) -> np.ndarray:
     return np.array([item["scores"][metric][method] for item in items])
 
@@ -192,12 +128,6 @@ def is_binary(items: Sequence[dict], metric: str) -> bool:
     return all(score in (0, 1) for item in items for score in item["scores"].get(metric, {}).values())
 
 
-def in_order(first: Iterable, rest: Iterable) -> list:
-    """What appears in ``rest``, each once: in the order of ``first``, then of appearance."""
-    there = dict.fromkeys(rest)
-    return [name for name in dict.fromkeys([*first, *there]) if name in there]
-
-
 def finite(value):
     """JSON has no NaN: what is not finite becomes None."""
     if isinstance(value, dict):
@@ -205,17 +135,3 @@ def finite(value):
     if isinstance(value, list | tuple):
         return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def is_finite(score) -> bool:
-    return isinstance(score, int | float) and math.isfinite(score)
-
-
-def named(row: dict) -> str:
-    return row.get("image") or f"{row['method']} at {row['setting']}, {quoted(row)}"
-
-
-def quoted(row: dict) -> str:
-    """Prompt and seed of a row or item; long prompts cut."""
-    prompt = row["prompt"] if len(row["prompt"]) <= 60 else row["prompt"][:59] + "…"
-    return f"{prompt!r} (seed {row['seed']})"

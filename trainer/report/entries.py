@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainer.evaluation.results import in_order
+from trainer.evaluation.items import in_order
 
 
 def settings_of(results: dict) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from npnet_core.errors import InputError
+from trainer.report.data_uri import data_uri
 from trainer.report.page import macros
 
 LARGEST = 320  # pixels of a thumbnail's longer side
@@ -85,15 +84,11 @@ def thumbnail(path: Path, label: str, score: str = "") -> Picture:
         raise InputError(
             f"The image {path} that the scores name cannot be read ({error}): put it back, or evaluate again."
         ) from error
-    buffer = io.BytesIO()
     if max(image.size) <= PIXELS:
-        kind = "png"
-        image.save(buffer, "PNG", optimize=True)
+        source = data_uri(image, "png", optimize=True)
     else:
-        kind = "jpeg"
         image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-        image.save(buffer, "JPEG", quality=82, optimize=True)
-    source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        source = data_uri(image, "jpeg", quality=82, optimize=True)
     return Picture(label, source, *image.size, score)
 
 

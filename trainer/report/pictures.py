@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from trainer.evaluation.results import STANDARD
-from trainer.report import verdicts
+from trainer.evaluation.items import STANDARD
+from trainer.report import labels
 from trainer.report.entries import entries_of, methods_of, settings_of
 from trainer.report.formatting import count, fixed, signed
 from trainer.report.gallery import ALL, Group, Pair, choose, pair_grid, thumbnail
@@ -46,7 +46,7 @@ def pictures(out: Path, results: dict) -> Section | None:
                 for i in indices:
                     shown.append(pair_of(out, results, pairs[i], method, metric, place))
                     progress.update()
-            name = verdicts.title(results, metric)
+            name = labels.title(results, metric)
             if ALL in chosen:
                 note = f"All {count(len(pairs), 'pair')}, from the largest gain in {name} to the largest loss."
             else:
@@ -54,7 +54,7 @@ def pictures(out: Path, results: dict) -> Section | None:
                     f"{len(shown)} of {count(len(pairs), 'pair')}, chosen by the gain in {name} alone: {each} largest "
                     f"gains, {each} around the median, {each} largest losses. The others are in the folder images."
                 )
-            title = f"{method} · {verdicts.setting_title(results, setting)}"
+            title = f"{method} · {labels.setting_title(results, setting)}"
             groups.append(Group(title, note, tuple(shown)))
     return Section("Pictures", pair_grid(groups), "See report.html and the folder images.\n")
 
@@ -65,8 +65,8 @@ def gain(item: dict, method: str, metric: str) -> float:
 
 
 def pair_of(out: Path, results: dict, item: dict, method: str, metric: str, place: str) -> Pair:
-    scale = verdicts.factor(results, metric)
-    places = verdicts.digits(results, metric)
+    scale = labels.factor(results, metric)
+    places = labels.digits(results, metric)
     shown = tuple(
         thumbnail(out / item["images"][name], name, fixed(scale * item["scores"][metric][name], places))
         for name in (STANDARD, method)

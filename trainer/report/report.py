@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.evaluation.results import write_results
-from trainer.report import verdicts
+from trainer.report import labels
+from trainer.report.cost import cost
+from trainer.report.diagnostics import diagnostics
 from trainer.report.entries import settings_of
 from trainer.report.formatting import count
 from trainer.report.page import Section, markdown_page, page
 from trainer.report.pictures import pictures
 from trainer.report.plots import head_to_head, scatters, win_rates
-from trainer.report.provenance import cost, diagnostics, provenance
+from trainer.report.provenance import provenance
 from trainer.report.summary import summary
 from trainer.report.tables import by_category, comparisons, scores
 
@@ -50,7 +52,7 @@ def report_sections(out: Path, results: dict) -> tuple[list[Section], list[Secti
 def subtitle(results: dict) -> str:
     settings = settings_of(results)
     parts = [f"{count(results['n'], 'pair')} of {count(results['prompts'], 'prompt')}"]
-    parts += [verdicts.setting_title(results, settings[0]) if len(settings) == 1 else count(len(settings), "setting")]
+    parts += [labels.setting_title(results, settings[0]) if len(settings) == 1 else count(len(settings), "setting")]
     if base := results["about"].get("base_model"):
         parts.append(Path(base).name or base)
     return " · ".join(parts)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from trainer.report import verdicts
+from trainer.evaluation.methods import CONTROL
+from trainer.report import conclusions, labels
 from trainer.report.comparison import chart, chart_unit, finding, reaches_of
+from trainer.report.conclusions import MARKS
 from trainer.report.entries import entries_of, methods_of, metrics_of, settings_of
 from trainer.report.formatting import count
 from trainer.report.page import Block, Section, block, macros, section
-from trainer.report.verdicts import CONTROL, MARKS
 
 
 def summary(results: dict) -> Section:
     """What was compared, what it shows and what not, in words that follow from the figures."""
     metric = metrics_of(results)[0]
-    name, unit = verdicts.title(results, metric), chart_unit(results, metric)
+    name, unit = labels.title(results, metric), chart_unit(results, metric)
     introduction = [*results["about"].get("introduction", []), opening(results)]
     parts = [("", [block("paragraph", each) for each in introduction])]
     reaches = reaches_of(results, results["methods"])
@@ -24,10 +25,10 @@ def summary(results: dict) -> Section:
         for method in methods_of(results, setting):
             more = about_control(results, setting, method, metric)
             blocks.append(finding(results, method, entries_of(results, setting, method), more=more))
-        parts.append((verdicts.setting_title(results, setting), blocks))
+        parts.append((labels.setting_title(results, setting), blocks))
     legend = ", ".join(f"{mark} {kind}" for kind, mark in MARKS.items())
     parts[-1][1].append(Block(macros("parts.html").note(f"Marks are for {name}: {legend}.")))
-    parts.append(("What the figures do not show", [block("bullets", verdicts.limits(results))]))
+    parts.append(("What the figures do not show", [block("bullets", conclusions.limits(results))]))
     return section("What this run shows", parts)
 
 
@@ -45,4 +46,4 @@ def about_control(results: dict, setting: str, method: str, metric: str) -> list
     """What a control says of the method whose control it is."""
     mine = entries_of(results, setting, method, metric)
     own = entries_of(results, setting, method.removeprefix(CONTROL), metric)
-    return [verdicts.on_control(results, mine[0], own[0])] if method.startswith(CONTROL) and mine and own else []
+    return [conclusions.on_control(results, mine[0], own[0])] if method.startswith(CONTROL) and mine and own else []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from trainer.evaluation.results import STANDARD, in_order
-from trainer.report import verdicts
+from trainer.evaluation.items import STANDARD, in_order
+from trainer.report import labels
 from trainer.report.comparison import Cell, rate
 from trainer.report.entries import against, entries_of, methods_of, metrics_of, settings_of
 from trainer.report.formatting import brief, count, fixed, interval, p_value, percent, signed
@@ -16,7 +16,7 @@ def scores(results: dict) -> Section:
     parts = []
     for setting in settings_of(results):
         distances = fid.get(setting, {})
-        head = ["method", *(verdicts.label(results, metric) for metric in metrics), *(["FID ↓"] if distances else [])]
+        head = ["method", *(labels.label(results, metric) for metric in metrics), *(["FID ↓"] if distances else [])]
         rows = []
         for method in [STANDARD, *methods_of(results, setting)]:
             row: list[object] = [method]
@@ -28,10 +28,10 @@ def scores(results: dict) -> Section:
             if distances:
                 row.append(Cell(fixed(distances[method], 2) if method in distances else "–"))
             rows.append(row)
-        parts.append((verdicts.setting_title(results, setting), [table(head, rows)]))
+        parts.append((labels.setting_title(results, setting), [table(head, rows)]))
     notes = ["Mean score; under it the winning rate against standard in percent, with its 95 % interval."]
     if results["binary"]:
-        names = ", ".join(verdicts.title(results, metric) for metric in results["binary"])
+        names = ", ".join(labels.title(results, metric) for metric in results["binary"])
         notes.append(f"{names} is 0 or 1 for a picture: the share, and under it the difference in points.")
     if fid:
         notes.append(
@@ -48,9 +48,9 @@ def baseline(results: dict, setting: str, metric: str) -> Cell:
     means = [each["mean"] for each in results["standard"] if (each["setting"], each["metric"]) == (setting, metric)]
     if not means:
         return Cell("–")
-    if verdicts.is_binary(results, metric):
+    if labels.is_binary(results, metric):
         return Cell(percent(means[0]))
-    return Cell(fixed(verdicts.factor(results, metric) * means[0], verdicts.digits(results, metric)))
+    return Cell(fixed(labels.factor(results, metric) * means[0], labels.digits(results, metric)))
 
 
 def by_category(results: dict) -> Section | None:
@@ -59,13 +59,13 @@ def by_category(results: dict) -> Section | None:
     metrics, parts = metrics_of(results), []
     for setting in in_order((), (each["setting"] for each in results["categories"])):
         here = [each for each in results["categories"] if each["setting"] == setting]
-        head = ["category and method", "pairs", *(verdicts.label(results, metric) for metric in metrics)]
+        head = ["category and method", "pairs", *(labels.label(results, metric) for metric in metrics)]
         rows = []
         for category, method in in_order((), ((each["category"], each["method"]) for each in here)):
             mine = {e["metric"]: e for e in here if (e["category"], e["method"]) == (category, method)}
             cells = [rate(results, mine[metric]) if metric in mine else Cell("–") for metric in metrics]
             rows.append([f"{category} · {method}", brief(next(iter(mine.values()))["n"]), *cells])
-        parts.append((verdicts.setting_title(results, setting), [table(head, rows)]))
+        parts.append((labels.setting_title(results, setting), [table(head, rows)]))
     note = (
         f"As above, per category of prompts. {count(results['families']['categories'], 'comparison')}, whose p are "
         "corrected together: ▲ and ▼ stand after that. Categories are small, so intervals are wide."
@@ -83,7 +83,7 @@ def comparisons(results: dict) -> Section | None:
     for setting in settings_of(results):
         rows = []
         for each in [each for each in entries if each["setting"] == setting]:
-            scale, places = verdicts.factor(results, each["metric"]), verdicts.digits(results, each["metric"])
+            scale, places = labels.factor(results, each["metric"]), labels.digits(results, each["metric"])
             wins, means = (
                 interval(each[f"{k}_low"], each[f"{k}_high"], d, f)
                 for k, d, f in (("wins", 1, 100), ("difference", places, scale))
@@ -91,7 +91,7 @@ def comparisons(results: dict) -> Section | None:
             rows.append(
                 [
                     against(each),
-                    verdicts.label(results, each["metric"]),
+                    labels.label(results, each["metric"]),
                     brief(each["n"]),
                     brief(each["ties"]),
                     fixed(100 * each["wins"], 1),
@@ -102,7 +102,7 @@ def comparisons(results: dict) -> Section | None:
                     p_value(each["p_holm"]),
                 ]
             )
-        parts.append((verdicts.setting_title(results, setting), [table(head, rows)]))
+        parts.append((labels.setting_title(results, setting), [table(head, rows)]))
     note = (
         "Winning rate: ties counted half, Wilson's interval. Mean difference: percentile bootstrap over prompts. p: "
         "exact sign test without ties, two-sided. Seeds of one prompt are related: intervals and p of winning rates "

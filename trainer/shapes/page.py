@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.results import summarise
 from trainer.fitting.history import read_history
 from trainer.fitting.learning_curve import learning_curve
+from trainer.report.data_uri import data_uri
 from trainer.report.page import Section, block, macros, section, table
 from trainer.report.report import write_report
 from trainer.shapes.pipeline_stages import RECIPE, World, fits, two_settings
@@ -96,7 +95,5 @@ def pixelated(image: Tensor, pixels: int = 80) -> Markup:
     """[H, W, 3] in 0..1 as an <img> whose pixels are enlarged without smoothing."""
     from PIL import Image
 
-    content = io.BytesIO()
-    Image.fromarray((image * 255).round().to(torch.uint8).numpy()).save(content, "PNG")
-    data = base64.b64encode(content.getvalue()).decode()
-    return macros("parts.html").pixels(f"data:image/png;base64,{data}", pixels)
+    picture = Image.fromarray((image * 255).round().to(torch.uint8).numpy())
+    return macros("parts.html").pixels(data_uri(picture, "png"), pixels)

@@ -24,7 +24,7 @@ from npnet_core.errors import InputError
 from tests.markup import having, parse, section, tables, words
 from tests.sample_run import ABOUT, METHODS, SETTINGS, sample_run
 from trainer.evaluation.results import summarise
-from trainer.report import pictures, verdicts
+from trainer.report import conclusions, labels, pictures
 from trainer.report.charts import Bar, difference_bars, paired_scatter, win_bars
 from trainer.report.formatting import brief, decimals, fixed, interval, listed, percent, signed
 from trainer.report.gallery import ALL, GAIN, LOSS, MIDDLE, choose, thumbnail
@@ -117,7 +117,7 @@ def test_the_table_of_all_comparisons_is_the_results(run):
     assert len(rows) == len(entries) == results["families"]["methods"]
     for (method, metric, n, ties, wins, wins95, mean, mean95, p, p_holm), entry in zip(rows, entries, strict=True):
         versus = f" against {entry['versus']}" if "versus" in entry else ""
-        assert (method, metric) == (entry["method"] + versus, verdicts.label(results, entry["metric"]))
+        assert (method, metric) == (entry["method"] + versus, labels.label(results, entry["metric"]))
         assert (number(n), number(ties)) == (entry["n"], entry["ties"])
         scale = 1 if entry["metric"] == "shapes" else 100
         assert numbers(wins + wins95) == pytest.approx(
@@ -185,7 +185,7 @@ def test_what_could_not_be_computed_is_said(run):
 
 def test_related_pairs_are_said_to_be_related(run):
     _, results, _, _ = run
-    assert any(f"54 pairs come from {PROMPTS} prompts" in sentence for sentence in verdicts.limits(results))
+    assert any(f"54 pairs come from {PROMPTS} prompts" in sentence for sentence in conclusions.limits(results))
 
 
 # -- words ------------------------------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_no_difference_is_said_if_and_only_if_the_interval_contains_one_half(win
     entry = compared(wins, half, p=p)
     results = results_of(entry)
     contains = round(entry["wins_low"], 3) <= 0.5 <= round(entry["wins_high"], 3)
-    said = verdicts.headline(results, [entry]) + verdicts.detail(results, entry)
+    said = conclusions.headline(results, [entry]) + conclusions.detail(results, entry)
     assert ("contains one half" in said) == ("No difference shown" in said) == contains
     assert ("no surprise" in said) == ("Weak evidence" in said) == (not contains and p >= 0.05)
     assert ("Higher than standard" in said) == (not contains and p < 0.05 and wins > 0.5)
@@ -229,7 +229,7 @@ def test_no_difference_is_said_if_and_only_if_the_interval_contains_one_half(win
 
 def test_the_sentence_has_the_figures():
     entry = compared(0.58, 0.044, n=2000, ties=7)
-    assert verdicts.detail(results_of(entry), entry).startswith(
+    assert conclusions.detail(results_of(entry), entry).startswith(
         "m: won 58.0\u202f% of 2\u202f000 pairs, 7 ties counted half, 95\u202f% interval 53.6 to 62.4\u202f%."
     )
 
@@ -238,22 +238,22 @@ def test_binary_metrics_are_judged_by_their_difference():
     """60 up, 29 down, 411 equal: the winning rate's interval contains one half, the difference's not zero."""
     entry = compared(0.531, 0.044, 0.062, 0.037, p=0.002, n=500, ties=411) | {"mean": 0.472, "standard": 0.41}
     results = results_of(entry, binary=["m"])
-    assert verdicts.verdict(results, entry) == verdicts.HIGHER
-    said = verdicts.detail(results, entry)
+    assert conclusions.conclusion(results, entry) == conclusions.HIGHER
+    said = conclusions.detail(results, entry)
     assert "47.2\u202f% instead of 41.0\u202f% (60 pairs up, 29 down, 411 equal), +6.2 points" in said
     assert "95\u202f% interval 2.5 to 9.9" in said
 
 
 def test_how_often_and_how_much_may_disagree():
     often = compared(0.6, 0.05, 0.01, 0.1)
-    assert "does not exclude zero" in verdicts.detail(results_of(often), often)
+    assert "does not exclude zero" in conclusions.detail(results_of(often), often)
     much = compared(0.52, 0.05, 0.3, 0.1)
-    assert "does exclude zero" in verdicts.detail(results_of(much), much)
+    assert "does exclude zero" in conclusions.detail(results_of(much), much)
 
 
-def test_metrics_of_one_verdict_share_a_clause():
+def test_metrics_of_one_conclusion_share_a_clause():
     entries = [compared(0.6, metric="a"), compared(0.61, metric="b"), compared(0.51, metric="c")]
-    said = verdicts.headline(results_of(*entries), entries)
+    said = conclusions.headline(results_of(*entries), entries)
     assert said == "Higher than standard in a and b; no difference shown in c."
 
 
@@ -268,14 +268,14 @@ def test_metrics_of_one_verdict_share_a_clause():
 )
 def test_what_a_control_says(own, control, said):
     entries = compared(own), compared(control, method="wrong-prompt-net")
-    assert said in verdicts.on_control(results_of(*entries), entries[1], entries[0])
+    assert said in conclusions.on_control(results_of(*entries), entries[1], entries[0])
 
 
 def test_without_a_control_that_stays_open():
-    said = verdicts.limits(results_of(compared(0.6)))
+    said = conclusions.limits(results_of(compared(0.6)))
     assert any("No control" in sentence for sentence in said)
     with_control = results_of(compared(0.6), compared(0.4, method="wrong-prompt-net"))
-    assert not any("No control" in sentence for sentence in verdicts.limits(with_control))
+    assert not any("No control" in sentence for sentence in conclusions.limits(with_control))
 
 
 def test_numerals():

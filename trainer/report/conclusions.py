@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trainer.evaluation.results import CONTROL, STANDARD
-from trainer.report.formatting import THIN, brief, count, decimals, fixed, interval, listed, p_value, percent, signed
+from trainer.evaluation.items import STANDARD
+from trainer.evaluation.methods import CONTROL
+from trainer.report import labels
+from trainer.report.formatting import THIN, brief, count, fixed, interval, listed, p_value, percent, signed
 
 HIGHER, LOWER = "higher", "lower"
 PERHAPS_HIGHER, PERHAPS_LOWER = "perhaps higher", "perhaps lower"  # the interval says so, the corrected p does not
@@ -16,17 +18,13 @@ INTERVAL = f"95{THIN}% interval"
 MARKS = {HIGHER: "▲", PERHAPS_HIGHER: "△", OPEN: "●", PERHAPS_LOWER: "▽", LOWER: "▼"}
 
 
-def is_binary(results: dict, metric: str) -> bool:
-    return metric in results["binary"]
-
-
-def verdict(results: dict, entry: dict) -> str:
+def conclusion(results: dict, entry: dict) -> str:
     """One of the five above.
 
     Of a metric that is 0 or 1 most pairs are ties, which make the interval of the winning rate far too wide: there the
     interval of the mean difference decides. Ends count as the page shows them, to a tenth of a percent: 50.0 is half.
     """
-    if is_binary(results, entry["metric"]):
+    if labels.is_binary(results, entry["metric"]):
         low, high, centre = entry["difference_low"], entry["difference_high"], 0
     else:
         low, high, centre = entry["wins_low"], entry["wins_high"], 0.5
@@ -36,44 +34,6 @@ def verdict(results: dict, entry: dict) -> str:
     if entry["p_holm"] < LEVEL:
         return HIGHER if low > centre else LOWER
     return PERHAPS_HIGHER if low > centre else PERHAPS_LOWER
-
-
-def factor(results: dict, metric: str) -> float:
-    """By which the page multiplies a score; one that is 0 or 1 is shown in percent."""
-    if is_binary(results, metric):
-        return 100
-    return results["about"].get("metrics", {}).get(metric, {}).get("factor", 1)
-
-
-def label(results: dict, metric: str) -> str:
-    """With the factor, for the head of a column."""
-    return results["about"].get("metrics", {}).get(metric, {}).get("label", metric)
-
-
-def title(results: dict, metric: str) -> str:
-    """Without the factor, for a sentence."""
-    return label(results, metric).removesuffix(f" ×{factor(results, metric):g}")
-
-
-def digits(results: dict, metric: str) -> int:
-    """Decimals of a metric's means everywhere on the page: two digits of the narrowest interval of a difference."""
-    if is_binary(results, metric):
-        return 1
-    entries = [each for each in results["methods"] + results["pairs"] if each["metric"] == metric]
-    halves = [(each["difference_high"] - each["difference_low"]) / 2 * factor(results, metric) for each in entries]
-    return max(1, decimals(min(filter(None, halves), default=0)))
-
-
-def setting_title(results: dict, setting: str) -> str:
-    """``DDIM, 10 steps, guidance 5.5, 1024×1024``, or the name itself if nothing more is known."""
-    facts = results["about"].get("settings", {}).get(setting, {})
-    if not {"sampler", "steps", "cfg", "height", "width"} <= facts.keys():
-        return setting
-    spacing = [f"{facts['spacing']} spacing"] if facts.get("spacing") else []
-    size = f"{facts['width']}×{facts['height']}"
-    return ", ".join(
-        [facts["sampler"].upper(), count(facts["steps"], "step"), *spacing, f"guidance {facts['cfg']:g}", size]
-    )
 
 
 # -- one method at one setting ----------------------------------------------------------------------------------------
@@ -90,7 +50,7 @@ def headline(results: dict, entries: Sequence[dict], versus: str = STANDARD) -> 
     }
     parts = []
     for kind, phrase in phrases.items():
-        metrics = [title(results, each["metric"]) for each in entries if verdict(results, each) == kind]
+        metrics = [labels.title(results, each["metric"]) for each in entries if conclusion(results, each) == kind]
         if metrics:
             parts.append(f"{phrase} {listed(metrics)}")
     words = "; ".join(parts)
@@ -99,10 +59,10 @@ def headline(results: dict, entries: Sequence[dict], versus: str = STANDARD) -> 
 
 def detail(results: dict, entry: dict) -> str:
     """The figures behind one part of :func:`headline`, and what they mean."""
-    kind = verdict(results, entry)
-    none = "zero" if is_binary(results, entry["metric"]) else "one half"
+    kind = conclusion(results, entry)
+    none = "zero" if labels.is_binary(results, entry["metric"]) else "one half"
     contains = f", which contains {none}" if kind == OPEN else ""
-    sentences = [f"{title(results, entry['metric'])}: {figures(results, entry)}{contains}."]
+    sentences = [f"{labels.title(results, entry['metric'])}: {figures(results, entry)}{contains}."]
     if kind in (PERHAPS_HIGHER, PERHAPS_LOWER):
         sentences.append(
             f"That excludes {none}, but one such among {count(results['families']['methods'], 'comparison')} is no "
@@ -113,7 +73,7 @@ def detail(results: dict, entry: dict) -> str:
 
 def figures(results: dict, entry: dict) -> str:
     """A comparison's figures within a sentence."""
-    if is_binary(results, entry["metric"]):
+    if labels.is_binary(results, entry["metric"]):
         up = round(entry["wins"] * entry["n"] - entry["ties"] / 2)
         down = entry["n"] - entry["ties"] - up
         low, high = (fixed(100 * entry[f"difference_{end}"], 1) for end in ("low", "high"))
@@ -129,10 +89,10 @@ def figures(results: dict, entry: dict) -> str:
 
 def disagreement(results: dict, entry: dict) -> list[str]:
     """Where how often and how much do not say the same."""
-    if is_binary(results, entry["metric"]):
+    if labels.is_binary(results, entry["metric"]):
         return []
-    low, high, kind = entry["difference_low"], entry["difference_high"], verdict(results, entry)
-    scale, places = factor(results, entry["metric"]), digits(results, entry["metric"])
+    low, high, kind = entry["difference_low"], entry["difference_high"], conclusion(results, entry)
+    scale, places = labels.factor(results, entry["metric"]), labels.digits(results, entry["metric"])
     mean = f"The mean difference, {signed(scale * entry['difference'], places)} {interval(low, high, places, scale)},"
     if kind == OPEN and (low > 0 or high < 0):
         return [f"{mean} does exclude zero."]
@@ -143,7 +103,7 @@ def disagreement(results: dict, entry: dict) -> list[str]:
 
 def on_control(results: dict, control: dict, own: dict) -> str:
     """What a control says of its method, both compared with standard in one metric."""
-    name, found = own["method"], verdict(results, own)
+    name, found = own["method"], conclusion(results, own)
     if found == PERHAPS_HIGHER:
         return f"The gain of {name} itself is too uncertain for the control to say much."
     if found != HIGHER:
@@ -154,7 +114,7 @@ def on_control(results: dict, control: dict, own: dict) -> str:
         OPEN: f"With another prompt's noise no gain is shown, nor that it is smaller than that of {name}.",
         PERHAPS_HIGHER: f"Another prompt's noise perhaps gains too: whether {name} needs the prompt stays open.",
         HIGHER: f"Another prompt's noise gains too: part of the gain of {name} has nothing to do with the prompt.",
-    }[verdict(results, control)]
+    }[conclusion(results, control)]
 
 
 # -- the whole run ----------------------------------------------------------------------------------------------------
@@ -164,11 +124,12 @@ def limits(results: dict) -> list[str]:
     """What the figures do not show, a sentence or two each."""
     entries = results["methods"] + results["pairs"]
     metrics = list(dict.fromkeys(each["metric"] for each in results["standard"] + entries))
+    names = listed([labels.title(results, metric) for metric in metrics])
     sentences = [
-        f"The scores come from programs ({listed([title(results, metric) for metric in metrics])}): no person has "
-        "compared these pictures. Look at the pairs below, the losses too."
+        f"The scores come from programs ({names}): no person has compared these pictures. Look at the pairs "
+        "below, the losses too."
     ]
-    rates = [each for each in entries if not is_binary(results, each["metric"])]
+    rates = [each for each in entries if not labels.is_binary(results, each["metric"])]
     if rates:
         widest = max((each["wins_high"] - each["wins_low"]) / 2 for each in rates)
         sentences.append(
