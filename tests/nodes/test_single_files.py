@@ -69,6 +69,7 @@ def test_all_of_a_checkpoint_is_read(load):
         ({"model.diffusion_model.middle_block.3.weight": torch.zeros(1234)}, "middle_block.3"),
         ({"first_stage_model.more.weight": torch.zeros(1234)}, "first_stage_model.more.weight"),
         ({"control_model.input_blocks.0.0.weight": torch.zeros(3)}, "control_model"),
+        ({"conditioner.embedders.2.weight": torch.zeros(3)}, "conditioner.embedders.2"),
         ({"some_new_marker": torch.zeros(0)}, "some_new_marker"),
     ],
 )
@@ -77,15 +78,41 @@ def test_weights_that_nothing_reads_are_refused(load, more, message):
         load(more)
 
 
+@pytest.mark.parametrize(
+    ("without", "lacking"),
+    [
+        (["first_stage_model."], "autoencoder"),
+        (["conditioner.", "cond_stage_model."], "text encoder"),
+        (["first_stage_model.", "conditioner.", "cond_stage_model."], "autoencoder and no text encoder"),
+    ],
+)
+def test_a_file_of_some_parts_is_no_checkpoint(load, without, lacking):
+    """The parts of the config's folder are another model's."""
+    with pytest.raises(InputError, match=f"holds no {lacking}: name a whole checkpoint"):
+        load(without=without)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("model.diffusion_model.", "its UNet or autoencoder"),
+        ("first_stage_model.", "its UNet or autoencoder"),
+        (("conditioner.embedders.0", "cond_stage_model"), r"its text_encoder \(.*self_attn"),
+    ],
+)
+def test_a_weight_that_the_file_lacks(load, tensors, part, message):
+    names = [
+        key
+        for key in tensors
+        if key.startswith(part) and key.endswith(("fc1.weight", "conv_out.weight", "proj.weight"))
+    ]
+    with pytest.raises(InputError, match=f"lacks weights of {message}"):
+        load(without=names[:1])
+
+
 def test_a_unet_that_is_told_the_guidance_is_refused(load):
     with pytest.raises(InputError, match="is an LCM"):
         load({"model.diffusion_model.time_embed.cond_proj.weight": torch.zeros(128, 17)})
-
-
-def test_a_file_without_text_encoder_is_refused(load):
-    """That of the config's folder is another model's."""
-    with pytest.raises(InputError, match=r"CLIPTextModel\. Weights for this component appear to be missing"):
-        load(without=("cond_stage_model.", "conditioner."))
 
 
 def test_what_training_leaves_behind_is_no_fault(load):

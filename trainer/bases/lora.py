@@ -38,7 +38,12 @@ OTHERS = {
     "trained words": r"^(bundle_emb\.|emb_params)",
     "a ControlNet": r"^lora_controlnet",
 }
-PEFT_OTHERS = ("use_dora", "use_rslora", "alpha_pattern", "lora_bias", "fan_in_fan_out", "modules_to_save")
+PEFT_OTHERS = (
+    *("use_dora", "use_rslora", "alpha_pattern", "lora_bias", "fan_in_fan_out", "modules_to_save"),
+    *("layer_replication", "trainable_token_indices", "use_qalora"),
+)
+# peft's ways to begin that take something away from the weights to which the matrices are added
+PEFT_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 REMEDY = "which is not supported here: choose a plain LoRA, or merge it into the base model where it was trained"
 
 
@@ -78,18 +83,40 @@ def add_lora(base: Base, path: Path) -> None:
 
 
 def peft_alphas(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Tensor]:
-    """``NAME.alpha`` of each layer, from the settings that diffusers writes beside peft's matrices; empty without them.
+    """``NAME.alpha`` of each layer, from :func:`peft_settings`; empty without them.
 
     Raises:
         InputError: for settings under which the matrices are added in another way.
     """
-    settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    settings = peft_settings(path, tensors, metadata)
     for name, value in settings.items():
-        if value and name.endswith(PEFT_OTHERS):
+        start = name.endswith("init_lora_weights") and str(value).lower().startswith(PEFT_STARTS)
+        if start or (value and name.endswith(PEFT_OTHERS)):
             raise InputError(f"{path} is no plain LoRA ({name}: {value}), {REMEDY}.")
     names = {match["name"] for match in map(MATRIX.fullmatch, tensors) if match}
-    alphas = {name: settings.get(f"{name.split('.')[0]}.lora_alpha") for name in names}
+    for_all = settings.get("lora_alpha")
+    alphas = {name: settings.get(f"{name.split('.')[0]}.lora_alpha", for_all) for name in names}
     return {f"{name}.alpha": torch.tensor(float(alpha)) for name, alpha in alphas.items() if alpha is not None}
+
+
+def peft_settings(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict:
+    """What diffusers writes into the file, by part (``unet.lora_alpha``) or for all of it, or peft beside it; else
+    empty.
+
+    Raises:
+        InputError: the file is peft's and has lost its settings.
+    """
+    if "lora_adapter_metadata" in metadata:
+        return json.loads(metadata["lora_adapter_metadata"])
+    if not any(key.startswith("base_model.model.") for key in tensors):
+        return {}
+    file = path.with_name("adapter_config.json")
+    if not file.is_file():
+        raise InputError(
+            f"{path} was saved by peft, which writes how strong its matrices are into {file.name}, and there is none "
+            "beside it: put the one there that it came with."
+        )
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def layers_by_name(base: Base) -> dict[str, nn.Module]:
@@ -125,6 +152,8 @@ def _add(layer: nn.Module, parts: dict[str, Tensor], path: Path) -> None:
     weight = layer.weight
     if not {"down", "up"} <= parts.keys():
         raise InputError(f"{path} has only one of a layer's two matrices: it is damaged, get it again.")
+    if whole := next((part.dtype for part in (parts["down"], parts["up"]) if not part.is_floating_point()), None):
+        raise InputError(f"{path} is no plain LoRA but quantised (to {str(whole).removeprefix('torch.')}), {REMEDY}.")
     down, up = (parts[role].float().flatten(1) for role in ("down", "up"))
     rank = len(down)
     if (len(up), up.shape[1], rank * down.shape[1]) != (len(weight), rank, rank * weight[0].numel()):
@@ -133,4 +162,7 @@ def _add(layer: nn.Module, parts: dict[str, Tensor], path: Path) -> None:
             f"{list(weight.shape)}: choose a LoRA made for this kind of model."
         )
     scale = parts["alpha"].item() / rank if "alpha" in parts else 1.0
-    weight.copy_(weight.float() + scale * (up @ down).reshape(weight.shape).to(weight.device))
+    change = scale * (up @ down)
+    if not change.isfinite().all():
+        raise InputError(f"{path} has NaN or infinite weights: its training diverged or it is damaged, choose another.")
+    weight.copy_(weight.float() + change.reshape(weight.shape).to(weight.device))

@@ -17,7 +17,8 @@ from npnet_core.tensorfile import INTEGERS, is_safetensors
 
 UNET = "model.diffusion_model."
 VAE = ("first_stage_model.", "vae.")
-TEXT = ("cond_stage_model.", "conditioner.embedders.")
+TEXT = ("cond_stage_model.", "conditioner.embedders.0.", "conditioner.embedders.1.")
+HOLDS = {"UNet": (UNET,), "autoencoder": VAE, "text encoder": TEXT}
 GUIDANCE = f"{UNET}time_embed.cond_proj.weight"
 MARKERS = ("v_pred", "ztsnr")
 V = {"v", "v_prediction", "velocity"}
@@ -56,10 +57,15 @@ def load_single_file(cls: type, path: Path, config: str, dtype: torch.dtype, **o
             raise _quantised(path, "as a GGUF file")
     tensors, metadata = load_single_file_checkpoint(str(path)), read_metadata(path)
     check_weights(path, tensors, metadata)
+    check_whole(path, tensors)
     settings = scheduler_settings(path, tensors.keys(), metadata)
-    pipe = cls.from_single_file(
-        str(path), config=config, dtype=dtype, local_files_only=Path(config).is_dir(), **options
-    )
+    try:
+        pipe = cls.from_single_file(
+            str(path), config=config, dtype=dtype, local_files_only=Path(config).is_dir(), **options
+        )
+    except NotImplementedError as error:  # weights that the file lacks have no data, and diffusers moves them
+        raise _incomplete(path, "its UNet or autoencoder") from error
+    check_all_filled(path, pipe)
     check_all_read(path, tensors, pipe)
     pipe.scheduler.register_to_config(**settings)  # which levels are made from
     return pipe
@@ -122,6 +128,37 @@ def check_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 def _quantised(path: Path, how: str) -> InputError:
     return InputError(f"{path} holds quantised weights ({how}): name the fp16, bf16 or fp32 file of the model.")
+
+
+def check_whole(path: Path, keys: Collection[str]) -> None:
+    """Refuse a file of one part, such as a UNet or an autoencoder alone.
+
+    Raises:
+        InputError: it names the parts that the file does not hold.
+    """
+    lacking = [part for part, prefixes in HOLDS.items() if not any(key.startswith(prefixes) for key in keys)]
+    if lacking:
+        raise InputError(
+            f"{path} holds no {' and no '.join(lacking)}: name a whole checkpoint, as ComfyUI's Load Checkpoint reads "
+            "it, or a diffusers folder."
+        )
+
+
+def check_all_filled(path: Path, pipe: Any) -> None:
+    """Refuse a pipeline some of whose weights the file did not have.
+
+    Raises:
+        InputError: it names the first of them.
+    """
+    for part, module in pipe.components.items():
+        if isinstance(module, nn.Module):
+            empty = next((name for name, weight in module.named_parameters() if weight.is_meta), None)
+            if empty is not None:
+                raise _incomplete(path, f"its {part} ({empty})")
+
+
+def _incomplete(path: Path, part: str) -> InputError:
+    return InputError(f"{path} lacks weights of {part}: get it again, or name the config of a model of the same kind.")
 
 
 def check_all_read(path: Path, tensors: Mapping[str, Tensor], pipe: Any) -> None:

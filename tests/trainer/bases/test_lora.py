@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from npnet_core.errors import InputError
@@ -143,6 +143,45 @@ def test_the_alpha_that_diffusers_writes_beside_the_matrices(folders, tmp_path):
         load_base(folders["sd"], lora=tmp_path / "lora.safetensors")
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("writer", ["peft", "diffusers"])
+def test_the_alpha_that_peft_and_a_network_of_diffusers_write(folders, tmp_path, writer):
+    """peft beside its file, diffusers into it and there without a part's name."""
+    from diffusers import UNet2DConditionModel
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=4, lora_alpha=12, target_modules=[QUERY], init_lora_weights=False)
+    network = UNet2DConditionModel.from_pretrained(folders["sd"] / "unet")
+    before = network.get_submodule(QUERY).weight.clone()
+    if writer == "peft":
+        get_peft_model(network, config).save_pretrained(tmp_path)
+    else:
+        network.add_adapter(config)
+        network.save_lora_adapter(tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    down, up = (value for _, value in sorted(load_file(file).items()))
+    after = layer_of(load_base(folders["sd"], lora=file), "unet", QUERY)
+    torch.testing.assert_close(after.weight, before + 3 * up @ down)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"use_rslora": True}, r"no plain LoRA \(use_rslora: True\)"),
+        ({"init_lora_weights": "pissa_niter_4"}, r"no plain LoRA \(init_lora_weights: pissa_niter_4\)"),
+        (None, "adapter_config.json, and there is none beside it"),
+    ],
+)
+def test_settings_of_peft_that_are_not_honoured_or_lost(folders, tmp_path, settings, message):
+    down, up = matrices(layer_of(load_base(folders["sd"]), "unet", QUERY), 4)
+    name = f"base_model.model.{QUERY}"
+    save_file({f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, tmp_path / "adapter_model.safetensors")
+    if settings is not None:
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 4, **settings}))
+    with pytest.raises(InputError, match=message):
+        load_base(folders["sd"], lora=tmp_path / "adapter_model.safetensors")
+
+
 KEY = "lora_unet_" + QUERY.replace(".", "_")
 
 
@@ -184,4 +223,19 @@ def test_a_lora_of_another_width(folders, tmp_path):
     tensors[f"{KEY}.lora_down.weight"] = torch.ones(2, 7)
     save_file(tensors, tmp_path / "lora.safetensors")
     with pytest.raises(InputError, match=r"matrices of .* for weights of"):
+        load_base(folders["sd"], lora=tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: value * float("nan"), "NaN or infinite weights"),
+        (lambda value: (100 * value).to(torch.int8), r"no plain LoRA but quantised \(to int8\)"),
+    ],
+)
+def test_matrices_that_are_no_numbers_or_not_simply_numbers(folders, tmp_path, change, message):
+    tensors = plain(load_base(folders["sd"]))
+    tensors[f"{KEY}.lora_up.weight"] = change(tensors[f"{KEY}.lora_up.weight"])
+    save_file(tensors, tmp_path / "lora.safetensors")
+    with pytest.raises(InputError, match=message):
         load_base(folders["sd"], lora=tmp_path / "lora.safetensors")
