@@ -34,7 +34,8 @@ def read_rows(path: str | Path) -> list[Row]:
 
     Args:
         path: a file of one of :data:`KINDS`, its text as :func:`trainer.data.textfile.read_text` reads it, its table as
-            :func:`trainer.data.table.read_table`. A json is a list, or lines of JSON as in a jsonl.
+            :func:`trainer.data.table.read_table`. A json is a list, rows by their names, or lines of JSON as in a
+            jsonl.
 
     Raises:
         InputError: the file is missing, not UTF-8, of another kind, or cannot be parsed.
@@ -71,7 +72,7 @@ def read_prompt_set(path: str | Path, column: str | None = None) -> list[PromptR
     It knows how published sets are laid out: DrawBench (csv: ``Prompts``, ``Category``), PartiPrompts (tsv without
     quoting: ``Prompt``, ``Category``), GenEval (jsonl: ``prompt``, ``tag``), Pick-a-Pic (``caption``), HPD v2 (json:
     ``prompt``, or a folder with a list of prompts per style), HPD as the paper's authors publish it (csv with commas
-    that are not quoted), T2I-CompBench (a folder of txt).
+    that are not quoted), MJHQ-30K (json: rows by their names), T2I-CompBench (a folder of txt).
 
     Args:
         path: a file that :func:`read_rows` reads, or a folder of such files, whose categories are then the files'
@@ -117,6 +118,11 @@ def _prompt_rows(path: Path, column: str | None) -> list[PromptRow]:
     rows = list(numbered.values())
     names = {name.lower() for row in rows for name in row}
     prompt = find_column(path, rows, column or usual_column(rows))
+    if without := next((number for number, row in numbered.items() if prompt not in row), None):
+        raise InputError(
+            f"Row {without} of {path} has no {prompt}, only {', '.join(numbered[without]) or 'nothing'}: give it one, "
+            "or leave the row out."
+        )
     category = next((find_column(path, rows, name) for name in CATEGORIES if name in names), None)
     return [
         PromptRow(prompt_of(path, number, row.get(prompt)), _category(row.get(category)))
@@ -186,6 +192,10 @@ def _read_json(text: str) -> dict[int, Row | str]:
         if text.lstrip().startswith("["):
             raise
         return _read_jsonl(text)  # which many a published .json is
+    if isinstance(rows, dict) and rows and all(isinstance(row, dict) for row in rows.values()):
+        rows = list(rows.values())
+    if isinstance(rows, dict) and any(isinstance(rows[name], str) for name in rows if name.lower() in COLUMNS):
+        rows = [rows]  # lines of JSON, and only one of them
     if not isinstance(rows, list):
         raise ValueError(f"it holds a {type(rows).__name__} and not a list")
     return dict(enumerate(rows, start=1))

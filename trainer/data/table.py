@@ -1,8 +1,8 @@
 """Tables in text, csv and tsv, also as prompt sets were published that keep to no standard.
 
-A cell is quoted if quotation marks stand around all of it and are doubled within; in every other cell they are
-characters like others. A quoted cell may hold separators and line breaks; in a tsv only one of the two, so that a
-quotation mark that one row opens and another closes does not join them.
+A cell is quoted if quotation marks stand around all of it, but for spaces, and are doubled within; in every other cell
+they are characters like others. A quoted cell may hold separators and line breaks; in a tsv only one of the two, so
+that a quotation mark that one row opens and another closes does not join them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _records(text: str, separator: str) -> Iterator[Record]:
     end = rf"[{re.escape(separator)}\n]|\Z"
     number, line, cells = 0, 1, []
     start = line
-    for match in re.finditer(rf"((?:{quoted})(?={end})|[^{re.escape(separator)}\n]*)({end})", text):
+    for match in re.finditer(rf"( *(?:{quoted}) *(?={end})|[^{re.escape(separator)}\n]*)({end})", text):
         cells.append(match[1])
         line += match[0].count("\n")
         if match[2] != separator:
@@ -76,7 +76,8 @@ def _records(text: str, separator: str) -> Iterator[Record]:
 
 
 def _unquoted(cell: str) -> str:
-    return cell[1:-1].replace('""', '"') if cell.startswith('"') and re.fullmatch(QUOTED, cell) else cell
+    bare = cell.strip(" ")
+    return bare[1:-1].replace('""', '"') if bare.startswith('"') and re.fullmatch(QUOTED, bare) else cell
 
 
 def _without_empty_tail(cells: list[str], count: int) -> list[str]:
@@ -94,7 +95,7 @@ def _check_quotes(row: Record, count: int, separator: str) -> None:
             f"row {row.number} runs over {len(lines)} lines that each could be a row (line {row.line} of the file): "
             "look for a quotation mark that is not closed in its row"
         )
-    for cell in row.cells:
+    for cell in (cell.strip(" ") for cell in row.cells):
         if cell.startswith('"') and _unquoted(cell) == cell and (cell.endswith('"') or cell.count('"') % 2):
             raise ValueError(
                 f"row {row.number} has quotation marks that do not fit each other (line {row.line} of the file): put "

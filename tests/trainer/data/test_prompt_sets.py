@@ -64,6 +64,18 @@ def test_lines_of_json_in_a_json(tmp_path, end):
     assert read_prompt_set(tmp_path / "metadata.json") == [PromptRow(*row.values()) for row in rows]
 
 
+def test_a_single_line_of_json_in_a_json(tmp_path):
+    (tmp_path / "one.json").write_text('{"Prompt": "a cat", "tag": "animals"}\n')
+    assert read_prompt_set(tmp_path / "one.json") == [PromptRow("a cat", "animals")]
+
+
+def test_mjhq_30k(tmp_path):
+    """Rows by the names of their pictures."""
+    rows = {"0a3c": {"category": "animals", "prompt": COMMAS}, "9f": {"category": "food", "prompt": "an egg"}}
+    (tmp_path / "meta_data.json").write_text(json.dumps(rows))
+    assert read_prompt_set(tmp_path / "meta_data.json") == [PromptRow(COMMAS, "animals"), PromptRow("an egg", "food")]
+
+
 def test_t2i_compbench_is_a_folder_of_txt(tmp_path):
     (tmp_path / "color.txt").write_bytes(b"a green bench\r\na red car\r\n")
     (tmp_path / "numeracy.txt").write_bytes(b"two boys\nsix cats\n")
@@ -157,6 +169,7 @@ def test_people_have_files_of_their_own(tmp_path):
         ("a.csv", "prompt,category\na fox, a dog,animals\n", None, "put prompts with commas into quotes"),
         ("a.json", '[{"prompt": 3}]', None, "has 3 where a prompt belongs"),
         ("a.jsonl", '{"prompt": ""}\n', None, "has no prompt"),
+        ("a.jsonl", '{"prompt": "a"}\n\n{"Prompt": "b"}\n', None, "Row 3 of .* has no prompt, only Prompt"),
         ("a.txt", "\n", None, "is empty"),
     ],
 )

@@ -126,3 +126,9 @@ def test_a_bad_row_is_named(rows, words):
 def test_columns_of_one_name_are_refused():
     with pytest.raises(ValueError, match="names prompt twice"):
         read_table("prompt,prompt\na,b\n", ",")
+
+
+@pytest.mark.parametrize("names", ["id,prompt,tag", "id, prompt, tag"])
+def test_spaces_around_a_quoted_cell_are_not_of_it(names):
+    rows = read_table(f'{names}\n1, "a fox", "x"\n2, "a cat, ""Tom""" , y\n3,  a dog,z\n', ",")
+    assert [row["prompt"] for row in rows.values()] == ["a fox", 'a cat, "Tom"', "  a dog"]
