@@ -226,14 +226,23 @@ class NPDWriter:
             False if a pair of this key and source is there already; then nothing changes, whatever its target.
 
         Raises:
-            InputError: if shapes differ, a value is not finite, or the prompt cannot be kept as it is; if a part is due
-                and cannot be written.
+            InputError: if shapes differ, a value is not finite, seed or item is no whole number, or the prompt cannot
+                be kept as it is; if a part is due and cannot be written.
         """
         if source.shape != target.shape or source.ndim != 3:
             raise InputError(
                 f"Source noise {list(source.shape)} and target noise {list(target.shape)} make no pair: "
                 "give two of one shape [C, H, W]."
             )
+        try:
+            seed, item = int(operator.index(seed)), int(operator.index(item))  # NumPy's and tensors' too, but no float
+        except TypeError as error:
+            raise InputError(
+                f"A pair of seed {seed!r} and item {item!r} came: both have to be whole numbers, so draw the noise "
+                "with a node that has a seed, such as RandomNoise."
+            ) from error
+        if not isinstance(prompt, str):
+            raise InputError(f"The prompt for seed {seed} is {prompt!r}: give a text.")
         if json.loads(json.dumps(prompt)) != prompt:  # which joins a character's halves (surrogates)
             raise InputError(f"The prompt for seed {seed} holds a character in two halves: write it as one.")
         pair = torch.stack([source, target]).to("cpu", torch.float16)

@@ -16,6 +16,7 @@ import time
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -596,6 +597,23 @@ def test_newer_versions_are_refused(tmp_path, monkeypatch):
     (tmp_path / "newer" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="newer version"):
         NPDReader(tmp_path / "newer")
+
+
+@pytest.mark.parametrize("whole", [np.int64(7), torch.tensor(7)])
+def test_whole_numbers_of_other_libraries_are_seeds(tmp_path, whole):
+    with NPDWriter(tmp_path, MANIFEST, worker="w") as writer:
+        writer.add(*noises("p", 7), prompt="p", seed=whole, item=whole)
+    assert NPDReader(tmp_path, verify=True).records[0].key == ("p", 7, SHAPE, 7)
+
+
+@pytest.mark.parametrize("change", [{"seed": None}, {"seed": 7.0}, {"seed": "7"}, {"item": 0.5}, {"prompt": 7}])
+def test_what_no_reader_would_take_is_not_written(tmp_path, change):
+    """Noises of other packs may have no seed at all."""
+    with NPDWriter(tmp_path, MANIFEST, worker="w") as writer:
+        with pytest.raises(InputError, match=r"whole numbers|give a text"):
+            writer.add(*noises("p", 7), **({"prompt": "p", "seed": 7} | change))
+        assert add(writer, "p", 7)
+    assert len(NPDReader(tmp_path, verify=True)) == 1
 
 
 def test_pairs_that_cannot_be_stored(tmp_path):
