@@ -32,7 +32,8 @@ RENAMED = {
 # The authors' own files spell the text term's prefix this way; so does one of the two safetensors conversions.
 MISSPELT = "embeeding."
 
-# In every published file and used by none of its computations: a batch norm and ImageNet's classifier.
+# In every published file and used by none of its computations: a batch norm and ImageNet's classifier. Who saves a net
+# anew may leave them out.
 UNUSED = {
     "unet_svd.bn.weight": (256,),
     "unet_svd.bn.bias": (256,),
@@ -145,8 +146,9 @@ def read_npnet(path: str | Path) -> NPNetFile:
                 "of the published NPNet files or one that `npnet fit` or `npnet convert` wrote."
             )
         config = _published_config(tensors)
-        check_tensors(path, tensors, _published_shapes(config) | UNUSED)
-        unused = sum(tensors[key].numel() for key in UNUSED)
+        surplus = {key: shape for key, shape in UNUSED.items() if key in tensors}
+        check_tensors(path, tensors, _published_shapes(config) | surplus)
+        unused = sum(tensors[key].numel() for key in surplus)
         tensors = {
             _renamed(key, RENAMED): value.flatten(1) if key in CONVOLUTIONS else value
             for key, value in tensors.items()

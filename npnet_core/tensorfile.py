@@ -22,9 +22,9 @@ INTEGERS = ("num_batches_tracked", "position_ids")  # all other weights are floa
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors by key, metadata) of a file; what kind of file it is, its first bytes say.
 
-    A PyTorch file may hold its tensors under ``"state_dict"``, or in dictionaries within each other, whose names are
-    then joined by dots; it has no metadata. The tensors are mapped from the file where that is possible: copy what has
-    to outlive it.
+    A PyTorch file may hold its tensors under ``"state_dict"`` or ``"model_state_dict"``, or in dictionaries within each
+    other, whose names are then joined by dots; it has no metadata. The tensors are mapped from the file where that is
+    possible: copy what has to outlive it.
 
     Raises:
         InputError: the file is missing, of another kind, damaged, or holds more than tensors.
@@ -104,7 +104,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             ) from error
         raise
     if isinstance(content, dict):
-        content = content.get("state_dict", content)
+        content = content.get("state_dict", content.get("model_state_dict", content))
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a model's weights: choose another file.")
     tensors = _flat(content)

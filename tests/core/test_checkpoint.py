@@ -183,6 +183,23 @@ def test_modules_may_have_been_saved_in_their_wrappers(tmp_path, small_published
     assert same(load_npnet(write_published(whole_net, tmp_path, LAYOUTS[2])), expected)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_not_used_may_be_left_out(tmp_path, small_published, layout):
+    """A Swin made without its classifier, or a net that was saved anew."""
+    expected = load_npnet(write_published(small_published, tmp_path, layout))
+    state = {key: value for key, value in small_published.items() if key not in checkpoint.UNUSED}
+    path = write_published(state, tmp_path, layout)
+    assert read_npnet(path).unused == 0
+    assert same(load_npnet(path), expected)
+
+
+def test_a_net_may_lie_in_a_training_checkpoint(tmp_path, small_published):
+    expected = load_npnet(write_published(small_published, tmp_path, LAYOUTS[0]))
+    content = torch.load(tmp_path / "net.pth", weights_only=True)
+    torch.save({"epoch": 3, "model_state_dict": content, "loss": 0.25}, tmp_path / "net.pth")
+    assert same(load_npnet(tmp_path / "net.pth"), expected)
+
+
 @pytest.mark.parametrize("name", ["state_dict", "model"])
 def test_a_net_may_lie_in_a_checkpoint_s_dictionary(tmp_path, small_published, name):
     expected = load_npnet(write_published(small_published, tmp_path, LAYOUTS[0]))
@@ -300,12 +317,12 @@ def test_a_loaded_net_needs_its_file_no_more(tmp_path, small_published, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_wrong_key_is_named_at_once(tmp_path, small_published, layout):
     state = dict(small_published)
-    del state["alpha"], state["unet_svd.bn.weight"]
+    del state["alpha"], state["unet_svd.mlp1.0.weight"]
     state["extra"], state["unet_svd.mlp9.weight"] = torch.ones(1), torch.ones(2, 3)
     state["beta"] = torch.ones(2)
     state["unet_svd.mlp1.0.bias"] = state["unet_svd.mlp1.0.bias"].to(torch.int8)
     sentence = refusal(write_published(state, tmp_path, layout))
-    assert "2 missing (alpha, unet_svd.bn.weight)" in sentence
+    assert "2 missing (alpha, unet_svd.mlp1.0.weight)" in sentence
     assert "2 unexpected (extra, unet_svd.mlp9.weight)" in sentence
     assert "1 misshapen (beta [2] instead of [1])" in sentence
     assert "1 not floating point (unet_svd.mlp1.0.bias)" in sentence
