@@ -20,6 +20,7 @@ from trainer.distributed import find_device
 
 log = logging.getLogger(__name__)
 
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -96,7 +97,7 @@ def read_index(source: str) -> dict:
     """
     from diffusers import DiffusionPipeline
 
-    if not Path(source).is_dir() and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+    if not Path(source).is_dir() and not HUB_ID.fullmatch(source):
         raise InputError(
             f"There is no base model {source}: name a diffusers folder, a single-file checkpoint or a hub id "
             "(owner/name)."
@@ -125,6 +126,11 @@ def find_family(source: str, index: dict) -> type[Base]:
 def _load_controlnet(source: str | Path, dtype: torch.dtype) -> nn.Module:
     from diffusers import ControlNetModel
 
+    if Path(source).is_file() or not (Path(source).is_dir() or HUB_ID.fullmatch(str(source))):
+        raise InputError(
+            f"There is no ControlNet folder {source}: name a diffusers folder, with a config.json in it, or a hub id "
+            "(owner/name); single files are not read."
+        )
     with loading(source):
         return load_part(ControlNetModel, find_folder(source, [""]), dtype, str(source))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from npnet_core.atomic_write import atomic_write
 from npnet_core.errors import InputError
+from npnet_core.hidden import hidden
 from npnet_core.preference import Scorer
 from trainer import bases
 from trainer.bases import Base
@@ -68,9 +69,11 @@ def facts(
 
 
 def ends_hash(path: Path) -> str:
-    """SHA-256 over size, beginning and end of a file, or of all files in a folder: enough to tell weights apart."""
+    """SHA-256 over size, beginning and end of a file, or of all files in a folder whose names do not begin with a dot:
+    enough to tell weights apart."""
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
+    found = (each for each in path.rglob("*") if each.is_file() and not hidden(each.relative_to(path)))
+    for file in [path] if path.is_file() else sorted(found):
         size = file.stat().st_size
         digest.update(str(size).encode())
         with file.open("rb") as content:

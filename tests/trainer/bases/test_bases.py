@@ -657,7 +657,7 @@ def test_a_name_is_a_hub_id_or_nothing(monkeypatch):
         ({"precision": "fp8"}, "fp32, fp16, bf16"),
         ({"device": "gpu"}, "There is no device"),
         ({"lora": "absent.safetensors"}, "There is no LoRA file"),
-        ({"controlnet": "./absent"}, "cannot be loaded"),
+        ({"controlnet": "./absent"}, r"There is no ControlNet folder \./absent: name a diffusers folder"),
     ],
 )
 def test_options_that_do_not_exist(folders, options, message):

@@ -156,6 +156,12 @@ def test_controlnets_that_are_not_what_is_needed(folder, controlnet, pipe, tmp_p
         load_base(folder, controlnet=tmp_path / "other")
 
 
+def test_a_controlnet_s_single_file(folder, controlnet, tmp_path):
+    controlnet.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"There is no ControlNet folder .*: .* single files are not read"):
+        load_base(folder, controlnet=tmp_path / "diffusion_pytorch_model.safetensors")
+
+
 def test_controlnets_that_pool_their_picture(folder, controlnet, tmp_path):
     controlnet.save_pretrained(tmp_path)
     file = tmp_path / "config.json"

@@ -47,6 +47,7 @@ from trainer.data.prompts import PromptRow
 from trainer.evaluation.cost import cost_per_image
 from trainer.evaluation.draws import draw
 from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.folder import ends_hash
 from trainer.evaluation.methods import REDENOISING, Redenoising, check_methods, choose_methods
 from trainer.evaluation.sampling_settings import Setting, every_setting, read_size
 
@@ -695,3 +696,15 @@ def test_images_of_other_origin(tmp_path, models, capsys):
     (tmp_path / "images").mkdir()
     assert main(command(models, tmp_path)) == 2
     assert "holds images and no made-with.json" in capsys.readouterr().err
+
+
+def test_other_programs_files_beside_a_scorer_are_not_of_it(tmp_path):
+    """What a file browser leaves behind between two runs makes no other run."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    before = ends_hash(tmp_path)
+    (tmp_path / ".DS_Store").touch()
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "lock").touch()
+    assert ends_hash(tmp_path) == before
+    (tmp_path / "config.json").touch()
+    assert ends_hash(tmp_path) != before
