@@ -16,6 +16,10 @@ from npnet_core.errors import InputError, first_of
 UNUSED = re.compile(r"(^|\.)(position_ids|logit_scale|text_projection|vision_model|visual_projection)(\.|$)")
 
 
+# advice to who writes Python, in a message of these libraries
+CODE = re.compile(r"`?\w+=(True|False|None)\b|from_pretrained|from_single_file|torch\.nn|\bpass (both|in|the)\b")
+
+
 @contextmanager
 def loading(source: str | Path) -> Iterator[None]:
     """Turn what the loaders raise for absent, foreign and damaged files into one sentence that keeps their reason."""
@@ -27,7 +31,9 @@ def loading(source: str | Path) -> Iterator[None]:
     except (InputError, torch.cuda.OutOfMemoryError):
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
-        reason = textwrap.shorten(str(error) or type(error).__name__, 240, placeholder=" …").rstrip(".")
+        sentences = re.split(r"(?<=[.!?])\s+", str(error))
+        reason = " ".join(each for each in sentences if not CODE.search(each)) or str(error) or type(error).__name__
+        reason = textwrap.shorten(reason, 240, placeholder=" …").rstrip(".")
         remedy = "check the name, and download it first if this machine is offline"
         if Path(source).exists():
             remedy = "check that it is complete and of the right kind"

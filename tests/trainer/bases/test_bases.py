@@ -44,6 +44,7 @@ from trainer.bases import (
     shares_first,
 )
 from trainer.bases.load import check_tokenizers
+from trainer.bases.load_errors import loading
 
 
 class Kind(NamedTuple):
@@ -663,6 +664,16 @@ def test_a_name_is_a_hub_id_or_nothing(monkeypatch):
 def test_options_that_do_not_exist(folders, options, message):
     with pytest.raises(InputError, match=message):
         load_base(folders["sd"], **options)
+
+
+def test_advice_to_programmers_is_left_out():
+    said = (
+        "Cannot load because conv_in.weight expected shape [32, 4], but got [32, 9]. If you want to instead overwrite "
+        "randomly initialized weights, please make sure to pass both `low_cpu_mem_usage=False` and so on. See there."
+    )
+    kept = r"cannot be loaded \(Cannot load because .* expected shape \[32, 4\], but got \[32, 9\]\. See there\)"
+    with pytest.raises(InputError, match=kept), loading("model.safetensors"):
+        raise ValueError(said)
 
 
 def test_hunyuan_dit_takes_no_additions(folders, tmp_path):
