@@ -21,7 +21,10 @@ from trainer.data.images import read_image
 from trainer.data.prefetch import prefetch
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+PICTURES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".jp2", ".ppm", ".pgm", ".tga"),
+)
 SIDE = 299
 BATCH = 32
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from PIL import Image
 
 from npnet_core.errors import InputError
 from tests import tiny_pipelines
 from tests.tiny_scorers import images, write_clip
 from trainer.commands.cli import main
-from trainer.data.images import write_image
+from trainer.data.images import read_image, write_image
 from trainer.evaluation.fid import find_pictures, frechet_distance, inception_features, load_inception, square
 
 
@@ -122,6 +123,15 @@ def test_weights_are_named_by_the_user(tmp_path, weights):
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match="does not hold the weights of FID's Inception"):
         load_inception(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JPE", "gif", "avif", "jp2", "ppm", "pgm", "tga"])
+def test_pictures_have_many_names(tmp_path, suffix):
+    paths = [tmp_path / f"{i}.{suffix}" for i in range(2)]
+    for path in paths:
+        Image.new("L", (16, 16), 128).save(path)
+    assert find_pictures(tmp_path) == paths
+    assert read_image(paths[0]).mean().item() == pytest.approx(128 / 255, abs=0.02)
 
 
 def test_folders_without_pictures(tmp_path):
