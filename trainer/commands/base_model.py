@@ -12,6 +12,13 @@ from trainer import bases
 from trainer.bases import Base
 from trainer.distributed import find_device
 
+# the help of these options, which stand in every command that loads a base model
+BASE = "diffusers folder, single file or hub id of the base model"
+DEVICE = "cpu, cuda, cuda:1, mps (default: a GPU if there is one)"
+PRECISION = "of the base model (default: fp16 on a GPU)"
+CONFIG = "for a single-file base model: a diffusers folder or hub id of its kind"
+LORA = "a LoRA to add to the base model"
+
 
 def load(options, **more) -> Base:
     """From the Options of a command with ``base``, ``base_config``, ``device``, ``precision`` and ``lora``.

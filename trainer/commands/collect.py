@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from npnet_core.errors import InputError
 from npnet_core.redenoising import INVERSIONS_HELP
 from trainer import bases
 from trainer.bases import PRESETS, SAMPLERS, SPACINGS, Base, default_preset
@@ -21,6 +20,7 @@ from trainer.collecting.recipe import Recipe, preset_recipe
 from trainer.collecting.scorers import HELP as SCORERS
 from trainer.collecting.scorers import check_scorers, load_scorers
 from trainer.commands import base_model
+from trainer.commands.checks import check_least_one, check_seeds
 from trainer.commands.options import option, required, save_config
 from trainer.commands.workers import this_worker
 from trainer.data.prompts import read_prompts
@@ -43,7 +43,7 @@ class Options:
     scores: `npnet fit` selects.
     """
 
-    base: str = required("diffusers folder, single file or hub id of the base model", path=True)
+    base: str = required(base_model.BASE, path=True)
     prompts: Path = required("txt, csv, tsv, json, jsonl or parquet file, or a folder of them")
     out: Path = required("the dataset's folder")
     column: str | None = option(None, "of the prompts (default: prompt, prompts or caption)")
@@ -70,22 +70,14 @@ class Options:
     limit: int | None = option(None, "make only the first so many pairs, over all workers")
     save_images: bool = option(False, "keep both images of every pair in OUT/images")
     dry_run: bool = option(False, "make two batches, keep nothing, say how long all will take and how large it will be")
-    device: str | None = option(None, "cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    precision: Literal["fp32", "fp16", "bf16"] | None = option(None, "of the base model (default: fp16 on a GPU)")
-    base_config: str | None = option(
-        None, "for a single-file base model: a diffusers folder or hub id of its kind", path=True
-    )
-    lora: Path | None = option(None, "a LoRA to add to the base model")
+    device: str | None = option(None, base_model.DEVICE)
+    precision: Literal["fp32", "fp16", "bf16"] | None = option(None, base_model.PRECISION)
+    base_config: str | None = option(None, base_model.CONFIG, path=True)
+    lora: Path | None = option(None, base_model.LORA)
 
     def __post_init__(self) -> None:
-        if len(self.seeds) != 2 or not 0 < self.seeds_per_prompt <= len(seed_range(self.seeds)):
-            raise InputError(
-                f"{self.seeds_per_prompt} seeds per prompt from --seeds {' '.join(map(str, self.seeds))} came: give "
-                "the first and the last seed, and ask for no more than lie between them."
-            )
-        for name in ("batch", "limit"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)} came: give at least 1.")
+        check_seeds(self)
+        check_least_one(self, "batch", "limit")
 
 
 def run(options: Options) -> None:

@@ -20,6 +20,7 @@ from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.collecting.scorers import HELP as SCORERS
 from trainer.collecting.scorers import LazyScorer, clip_tokenizer, find_scorer, scorer_files
 from trainer.commands import base_model
+from trainer.commands.checks import check_least_one, check_seeds
 from trainer.commands.nets import name_npnets
 from trainer.commands.options import option, required, save_config
 from trainer.commands.workers import this_worker
@@ -50,7 +51,7 @@ class Options:
     computed because its weights are missing: the others are in the report, which names it.
     """
 
-    base: str = required("diffusers folder, single file or hub id of the base model", path=True)
+    base: str = required(base_model.BASE, path=True)
     prompts: Path = required("txt, csv, tsv, json, jsonl or parquet file, or a folder with one per category")
     out: Path = required("the evaluation's folder")
     npnet: tuple[str, ...] = option((), "FILE or NAME=FILE of nets; a file's own name is the default")
@@ -80,23 +81,14 @@ class Options:
 
     batch: int = option(4, "images at once")
     worker: str | None = option(None, "I/N: do part I of N, counted from 0 (torchrun says it by itself)")
-    device: str | None = option(None, "cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    precision: Literal["fp32", "fp16", "bf16"] | None = option(None, "of the base model (default: fp16 on a GPU)")
-    base_config: str | None = option(
-        None, "for a single-file base model: a diffusers folder or hub id of its kind", path=True
-    )
-    lora: Path | None = option(None, "a LoRA to add to the base model")
+    device: str | None = option(None, base_model.DEVICE)
+    precision: Literal["fp32", "fp16", "bf16"] | None = option(None, base_model.PRECISION)
+    base_config: str | None = option(None, base_model.CONFIG, path=True)
+    lora: Path | None = option(None, base_model.LORA)
 
     def __post_init__(self) -> None:
-        if len(self.seeds) != 2 or not 0 < self.seeds_per_prompt <= len(seed_range(self.seeds)):
-            raise InputError(
-                f"Prompts without seeds make no images: {self.seeds_per_prompt} seeds per prompt from --seeds "
-                f"{' '.join(map(str, self.seeds))} came; give the first and the last seed, and ask for 1 or more of "
-                "those that lie between them."
-            )
-        for name in ("batch", "limit"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"--{name} {getattr(self, name)} came: give at least 1.")
+        check_seeds(self)
+        check_least_one(self, "batch", "limit")
         for name in ("sampler", "steps", "spacing", "cfg"):
             if not getattr(self, name):
                 raise InputError(f"No --{name} came: give at least one.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trainer.commands import base_model
 from trainer.commands.options import option, required
 from trainer.fitting.fit import fit
 from trainer.fitting.settings import NetSettings, NoisePairs, Runtime, Settings, Training
@@ -29,9 +30,7 @@ class Options:
     base: str | None = option(
         None, "base model whose text encoder reads the prompts (default: the dataset's own)", path=True
     )
-    base_config: str | None = option(
-        None, "for a single-file base model: a diffusers folder or hub id of its kind", path=True
-    )
+    base_config: str | None = option(None, base_model.CONFIG, path=True)
 
     scorer: tuple[str, ...] | None = option(
         None, "keep pairs whose target every one of them prefers (default: the dataset's own); none: keep all"
@@ -77,7 +76,7 @@ class Options:
     compile: bool = option(False, "torch.compile the network")
     seed: int = option(Training.seed, "of new weights, held-out prompts, order and stochastic depth")
 
-    device: str | None = option(None, "cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    device: str | None = option(None, base_model.DEVICE)
     workers: int | None = option(None, "threads that prepare batches (default: 1 on the CPU, up to 16 for a GPU)")
     checkpoint_every: float = option(Runtime.checkpoint_every, "minutes between checkpoints; 0: after every step")
     keep: int = option(Runtime.keep, "checkpoints that are kept")

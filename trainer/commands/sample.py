@@ -17,6 +17,7 @@ from trainer import bases
 from trainer.bases import SAMPLERS, SPACINGS, Schedule
 from trainer.collecting.redenoising import REDENOISING
 from trainer.commands import base_model
+from trainer.commands.checks import check_least_one
 from trainer.commands.nets import name_npnets
 from trainer.commands.options import option, required
 from trainer.data.images import read_image, text_hash, write_image
@@ -41,7 +42,7 @@ class Options:
     What made an image is in its PNG text chunk npnet.
     """
 
-    base: str = required("diffusers folder, single file or hub id of the base model", path=True)
+    base: str = required(base_model.BASE, path=True)
     npnet: tuple[str, ...] = required("FILE or NAME=FILE of one net or several")
     prompt: str = required("what the images should show")
     out: Path = option(Path("samples"), "folder for the images")
@@ -56,20 +57,17 @@ class Options:
     control: Path | None = option(None, "the picture for it, of the images' size")
 
     batch: int = option(4, "images at once")
-    device: str | None = option(None, "cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    precision: Literal["fp32", "fp16", "bf16"] | None = option(None, "of the base model (default: fp16 on a GPU)")
-    base_config: str | None = option(
-        None, "for a single-file base model: a diffusers folder or hub id of its kind", path=True
-    )
-    lora: Path | None = option(None, "a LoRA to add to the base model")
+    device: str | None = option(None, base_model.DEVICE)
+    precision: Literal["fp32", "fp16", "bf16"] | None = option(None, base_model.PRECISION)
+    base_config: str | None = option(None, base_model.CONFIG, path=True)
+    lora: Path | None = option(None, base_model.LORA)
 
     def __post_init__(self) -> None:
         if not self.npnet or not self.seed:
             raise InputError("Without a net and a seed there is nothing to compare: give --npnet and --seed.")
         if len(set(self.seed)) < len(self.seed):
             raise InputError(f"--seed {' '.join(map(str, self.seed))} came: give each seed once.")
-        if self.batch < 1:
-            raise InputError(f"--batch {self.batch} came: give at least 1.")
+        check_least_one(self, "batch")
         if (self.control is None) != (self.controlnet is None):
             raise InputError("A ControlNet and its picture go together: give both --controlnet and --control.")
 
