@@ -99,7 +99,7 @@ class GoldenStart:
 
     def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         guider = executor.class_obj
-        if len(kwargs.get("latent_shapes", ())) > 1:  # ComfyUI has packed them into one tensor
+        if len(kwargs.get("latent_shapes") or ()) > 1:  # ComfyUI has packed them into one tensor
             raise InputError(NESTED)
         self.npnet.check_noise(noise)
         model_sampling = guider.model_patcher.get_model_object("model_sampling")

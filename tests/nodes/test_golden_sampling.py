@@ -18,6 +18,7 @@ import latent_preview
 import pytest
 import torch
 from comfy.model_base import ModelType
+from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import CurrentNodeContext
 from server import PromptServer
 
@@ -144,6 +145,24 @@ def test_beside_a_pack_that_replaces_max_denoise(acts, monkeypatch):
 
     monkeypatch.setattr(comfy.samplers.Sampler, "max_denoise", max_denoise)
     acts(tiny_sdxl(), POSITIVE, NEGATIVE, picture())
+
+
+def test_beside_a_pack_that_passes_no_latent_shapes(patch):
+    """None is the default of ComfyUI's own outer_sample, where it has that argument."""
+    model, default = tiny_sdxl(), patch(tiny_sdxl())
+    model.add_wrapper_with_key(
+        WrappersMP.OUTER_SAMPLE,
+        "before",
+        lambda executor, *args, **more: executor(*args, **{**more, "latent_shapes": None}),
+    )
+    model = patch(model)
+
+    def after(executor, *args, latent_shapes, **more):
+        assert latent_shapes is None
+        return executor(*args, **more)
+
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "after", after)
+    assert torch.equal(*(ksample(each, POSITIVE, NEGATIVE, empty()) for each in (model, default)))
 
 
 @pytest.mark.parametrize("start", [0, 1])
