@@ -498,8 +498,13 @@ def merge(sources: Sequence[str | Path], destination: str | Path) -> int:
 
     Raises:
         InputError: as NPDReader does, with every part verified, and if settings differ; before anything is copied.
-            Also if the destination cannot be written.
+            Also if the destination is one of the sources, or cannot be written.
     """
+    if Path(destination).resolve() in {Path(source).resolve() for source in sources}:
+        raise InputError(
+            f"The dataset {destination} is to be merged into itself, which would double its pairs: leave it out of the "
+            "sources, or give another destination."
+        )
     readers = [NPDReader(source, verify=True) for source in sources]
     for reader in readers:
         _require_equal(reader.manifest, readers[0].manifest, f"The dataset {reader.folder}", f"{sources[0]}")

@@ -295,6 +295,16 @@ def test_merge(tmp_path):
     assert NPDReader(one).hash == reader.hash == NPDReader(fill(tmp_path / "direct", KEYS)).hash
 
 
+def test_a_dataset_is_not_merged_into_itself(tmp_path):
+    one, two = fill(tmp_path / "one", KEYS[:5]), fill(tmp_path / "two", KEYS[3:])
+    (tmp_path / "link").symlink_to(one)
+    parts = sorted((one / "parts").iterdir())
+    for destination in (one, tmp_path / "two" / ".." / "one", tmp_path / "link"):
+        with pytest.raises(InputError, match=r"merged into itself.*leave it out of the sources"):
+            merge([two, one], destination)
+    assert sorted((one / "parts").iterdir()) == parts
+
+
 def test_merge_refuses_before_it_copies(tmp_path):
     one = fill(tmp_path / "one", KEYS[:5])
     other = fill(tmp_path / "other", KEYS, manifest=dataclasses.replace(MANIFEST, cfg=7.5))
