@@ -50,7 +50,7 @@ COMPUTED = ("relative_position_index", "attn_mask")
 DOWNSAMPLE = re.compile(r"(?<![^.])layers\.(\d+)\.downsample\.")
 
 # What DistributedDataParallel, torch.compile and a checkpoint's own dictionary put in front of a module's keys.
-WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|model|npnet)\.)+|(?<=\.)(?:(?:module|_orig_mod)\.)+")
+WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|model|net|npnet)\.)+|(?<=\.)(?:(?:module|_orig_mod)\.)+")
 
 # Kernel side of the published convolutions that are matrices here.
 CONVOLUTIONS = {
@@ -131,7 +131,11 @@ def read_npnet(path: str | Path) -> NPNetFile:
     path = Path(path)
     tensors, metadata = read_tensors(path)
     if CONFIG not in metadata:
-        tensors = swin_of_today({WRAPPERS.sub("", key): value for key, value in tensors.items()})
+        unwrapped = {WRAPPERS.sub("", key): value for key, value in tensors.items()}
+        if len(unwrapped) < len(tensors):
+            twice = (key for key in tensors if unwrapped[WRAPPERS.sub("", key)] is not tensors[key])
+            raise InputError(f"{path} holds more than one net ({next(twice)} is there twice): choose a file of one.")
+        tensors = swin_of_today(unwrapped)
     layout = _layout(path, tensors, metadata)
     if CONFIG in metadata:
         config = _config(path, metadata)

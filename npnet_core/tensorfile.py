@@ -16,6 +16,9 @@ from .atomic_write import atomic_write
 from .errors import InputError, reason
 
 HASH = "modelspec.hash_sha256"  # of all tensors, where a safetensors file says it
+# what training loops keep beside the weights
+TRAINING = {"optimizer", "optim", "optimizer_state_dict", "scheduler", "lr_scheduler", "scheduler_state_dict", "scaler"}
+TRAINING |= {"lr_scheduler_state_dict", "epoch", "step", "global_step", "iteration", "loss", "config", "args"}
 INTEGERS = ("num_batches_tracked", "position_ids")  # all other weights are floating point
 
 
@@ -23,8 +26,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors by key, metadata) of a file; what kind of file it is, its first bytes say.
 
     A PyTorch file may hold its tensors under ``"state_dict"`` or ``"model_state_dict"``, or in dictionaries within each
-    other, whose names are then joined by dots; it has no metadata. The tensors are mapped from the file where that is
-    possible: copy what has to outlive it.
+    other, whose names are then joined by dots, without what :data:`TRAINING` names; it has no metadata. The tensors are
+    mapped from the file where that is possible: copy what has to outlive it.
 
     Raises:
         InputError: the file is missing, of another kind, damaged, or holds more than tensors.
@@ -107,7 +110,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         content = content.get("state_dict", content.get("model_state_dict", content))
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, not a model's weights: choose another file.")
-    tensors = _flat(content)
+    tensors = _flat({name: value for name, value in content.items() if name not in TRAINING})
     if wrong := sorted(key for key, value in tensors.items() if not _plain(value)):
         raise InputError(f"{path} has no tensor under {', '.join(wrong[:5])}: choose a file of a model's weights.")
     return tensors, {}

@@ -208,6 +208,38 @@ def test_a_net_may_lie_in_a_checkpoint_s_dictionary(tmp_path, small_published, n
     assert same(load_npnet(tmp_path / "net.pth"), expected)
 
 
+@pytest.mark.parametrize("name", ["model", "net", "npnet", "module"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_training_keeps_beside_the_net_is_ignored(tmp_path, small_published, name, zipped):
+    """By its names; what else lies beside it is refused."""
+    expected = load_npnet(write_published(small_published, tmp_path, LAYOUTS[0]))
+    content = torch.load(tmp_path / "net.pth", weights_only=True)
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(2)).sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10).state_dict()
+    beside = {"optimizer": optimizer.state_dict(), "scheduler": scheduler, "epoch": 3, "step": torch.tensor(70)}
+    beside |= {"config": {"lr": 1e-4, "name": "mine"}}
+    path = tmp_path / "checkpoint.pth"
+    torch.save({name: content, **beside}, path, _use_new_zipfile_serialization=zipped)
+    assert same(load_npnet(path), expected)
+    torch.save({name: content, "ema": content, **beside}, path)
+    assert "unexpected (ema." in refusal(path)
+
+
+def test_a_net_may_be_an_attribute_of_what_was_saved(tmp_path, small_published):
+    expected = load_npnet(write_published(small_published, tmp_path, LAYOUTS[2]))
+    state = {f"net.{key}": value for key, value in small_published.items()}
+    assert same(load_npnet(write_published(state, tmp_path, LAYOUTS[2])), expected)
+
+
+def test_of_two_nets_in_one_file_none_is_chosen(tmp_path, small_published):
+    both = {"model": small_published, "net": {key: value + 1 for key, value in small_published.items()}}
+    torch.save(both, tmp_path / "both.pth")
+    assert "holds more than one net (model." in refusal(tmp_path / "both.pth")
+
+
 # --- our own files
 
 

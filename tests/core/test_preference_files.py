@@ -264,7 +264,11 @@ def test_no_program_is_unpickled(tmp_path, capsys):
     ("content", "message"),
     [
         ({"a": torch.zeros(2), "b": torch.zeros(2)}, r"no preference model that we know \(it has keys such as a, b\)"),
-        ({"epoch": 3, "model": {"a": torch.zeros(2)}}, "no tensor under epoch"),
+        (
+            {"epoch": 3, "model": {"a": torch.zeros(2)}},
+            r"no preference model that we know \(it has keys such as model.a\)",
+        ),
+        ({"kind": 3, "model": {"a": torch.zeros(2)}}, "no tensor under kind"),
         ([torch.zeros(2)], "holds a list"),
     ],
 )
