@@ -146,13 +146,21 @@ def find_column(path: str | Path, rows: list[Row], name: str) -> str:
     Raises:
         InputError: if there is none of that name, or no row at all.
     """
+    table = Path(path).suffix.lower() in (".csv", ".tsv")
     names = list(dict.fromkeys(key for row in rows for key in row))
     if not names:
-        raise InputError(f"The prompt file {path} is empty: put at least one prompt there.")
+        named = table and Path(path).stat().st_size > 0
+        empty = "has no row below its first line, which names the columns" if named else "is empty"
+        raise InputError(f"The prompt file {path} {empty}: put at least one prompt there.")
     found = [key for key in names if key == name] or [key for key in names if key.lower() == name.lower()]
     if len(found) != 1:
+        headless = (
+            f" (--column), or, if that line is a prompt, put the line {name} above it, or save the file as .txt with a "
+            "prompt per line."
+        )
         raise InputError(
-            f"The prompt file {path} has no column {name}: it has {', '.join(names)}, so name one of them (--column)."
+            f"The prompt file {path} has no column {name}: it has {', '.join(names)}, "
+            + ("as its first line says, so name one of them" + headless if table else "so name one of them (--column).")
         )
     return found[0]
 

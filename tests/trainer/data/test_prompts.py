@@ -81,7 +81,12 @@ def test_a_column_in_another_case(tmp_path):
     [
         ("missing.txt", None, "There is no prompt file"),
         ("a.txt", b"", r"a\.txt is empty"),
-        ("a.csv", b"prompt\n", r"a\.csv is empty"),
+        ("a.csv", b"prompt\n", r"a\.csv has no row below its first line, which names the columns: put"),
+        ("a.csv", b"", r"a\.csv is empty"),
+        ("a.csv", b"a red ball\n", r"a\.csv has no row below its first line, which names the columns: put"),
+        ("a.csv", b"a red ball\na fox\n", r"a red ball, as its first line says.*put the line prompt above it, or save"),
+        ("a.tsv", b"a red ball\t3\na fox\t4\n", r"has a red ball, 3, as its first line says.*as \.txt"),
+        ("a.jsonl", b'{"text": "a"}\n', r"has no column prompt: it has text, so name one of them \(--column\)\.$"),
         ("a.jsonl", b"\n\n", r"a\.jsonl is empty"),
         ("a.csv", b"prompt,n\n,1\n", "has no prompt in column prompt"),
         ("a.csv", b"text,n\na,1\n", "has no column prompt: it has text, n"),
