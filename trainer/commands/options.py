@@ -129,7 +129,8 @@ def _read_config(path: Path, fields: dict, hints: dict) -> dict:
         given = value if several and isinstance(value, list) else [value]
         accepted = (str,) if kind is Path else (int, float) if kind is float else (kind,)
         if any(type(v) not in accepted for v in given) or (choices and not set(given) <= set(choices)):
-            expected = f"one of {', '.join(map(str, choices))}" if choices else f"a {kind.__name__}"
+            a = "an" if kind is int else "a"
+            expected = f"one of {', '.join(map(str, choices))}" if choices else f"{a} {kind.__name__}"
             raise InputError(f"{path} has {name} = {value!r}: give {expected}{' or a list of them' * several}.")
         try:
             given = [kind(v) for v in given]

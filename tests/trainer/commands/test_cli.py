@@ -120,7 +120,7 @@ def test_a_home_folder_is_meant_behind_a_name(tmp_path, monkeypatch):
     [
         ("stesp = 4", "stesp.*did you mean steps"),
         ("nonsense_entirely = 4", "the options are source, steps"),
-        ('steps = "4"', "steps = '4': give a int"),
+        ('steps = "4"', "steps = '4': give an int"),
         ("steps = true", "steps = True"),
         ('kind = "other"', "give one of exact, released"),
         ("steps = ", "is not TOML"),
