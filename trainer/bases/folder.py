@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import safetensors
 import torch
 from torch import nn
 
-from npnet_core.errors import InputError
+from npnet_core.errors import InputError, reason
+from npnet_core.tensorfile import INTEGERS
 from trainer.bases.base import PARTS
 from trainer.bases.load_errors import check_keys
 
@@ -66,16 +68,16 @@ def load_part(cls: type, folder: Path, dtype: torch.dtype, source: str, subfolde
     config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if "quantization_config" in config:
         method = config["quantization_config"].get("quant_method", "of an unknown kind")
-        raise InputError(
-            f"{source} holds a quantised {cls.__name__} ({method}), which predicts something else: name the model in "
-            "fp16, bf16 or fp32."
-        )
+        raise _quantised(source, cls, method)
     if (name := config.get("_class_name", cls.__name__)) != cls.__name__:
         raise InputError(f"{source} holds a {name} where a {cls.__name__} is needed: choose a model of this kind.")
+    variant = find_variant(folder / subfolder)
+    if (integer := find_integer(folder / subfolder, variant or "")) is not None:
+        raise _quantised(source, cls, integer)
     part, info = cls.from_pretrained(
         folder,
         **({"subfolder": subfolder} if subfolder else {}),
-        variant=find_variant(folder / subfolder),
+        variant=variant,
         dtype=dtype,
         use_safetensors=True,
         local_files_only=True,
@@ -83,6 +85,33 @@ def load_part(cls: type, folder: Path, dtype: torch.dtype, source: str, subfolde
     )
     check_keys(source, cls.__name__, info)
     return part
+
+
+def _quantised(source: str, cls: type, how: str) -> InputError:
+    return InputError(
+        f"{source} holds a quantised {cls.__name__} ({how}), which predicts something else: name the model in fp16, "
+        "bf16 or fp32."
+    )
+
+
+def find_integer(folder: Path, form: str) -> str | None:
+    """The first weight of whole numbers in a part's files of this form, with its type; loaders would only cast it.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    for path in sorted(path for path in folder.glob("*.safetensors") if weight_form(path.name) == form):
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                types = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+        except safetensors.SafetensorError as error:
+            raise InputError(
+                f"{path} cannot be read ({reason(error)}): it is truncated or damaged, get the file again."
+            ) from error
+        for key, dtype in types.items():
+            if not dtype.startswith(("F", "BF")) and not key.endswith(INTEGERS):
+                return f"{key} is of type {dtype}"
+    return None
 
 
 def find_variant(folder: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import diffusers
@@ -207,6 +208,37 @@ def test_quantised_folders_are_refused(broken):
     (broken / "unet/config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"quantised UNet2DConditionModel \(bitsandbytes\)"):
         load_base(broken)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model.fp16"),
+        ("text_encoder", "model"),
+        ("text_encoder_2", "model.fp16"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32])
+def test_whole_numbers_are_no_weights(broken, part, name, dtype):
+    """The loaders cast them in silence."""
+    plain = next((broken / part).glob("*.safetensors"))
+    tensors = load_file(plain)
+    key = next(key for key, value in tensors.items() if value.ndim == 2)
+    plain.unlink()
+    save_file(tensors | {key: (tensors[key] * 127).to(dtype)}, broken / part / f"{name}.safetensors", {"format": "pt"})
+    named = rf"quantised \w+ \({re.escape(key)} is of type {'U8' if dtype is torch.uint8 else 'I'}"
+    with pytest.raises(InputError, match=named):
+        load_base(broken)
+
+
+def test_one_shard_of_whole_numbers(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path, max_shard_size="100KB")
+    last = sorted(tmp_path.glob("unet/*.safetensors"))[-1]
+    tensors = load_file(last)
+    save_file({key: value.to(torch.int8) for key, value in tensors.items()}, last, {"format": "pt"})
+    with pytest.raises(InputError, match="quantised UNet2DConditionModel"):
+        load_base(tmp_path)
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "tokenizer_2"])
