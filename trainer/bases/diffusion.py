@@ -25,6 +25,8 @@ NOISE_SCHEDULE = (
     "steps_offset",
 )
 
+NOTHING = 1e-6  # alphas_cumprod of pure noise: 0 or, where diffusers avoids that, 2**-24; SD ends at 0.005
+
 
 class Diffusion(Base):
     """A base model whose levels are ``alphas_cumprod`` at whole timesteps."""
@@ -80,6 +82,13 @@ class Diffusion(Base):
                 raise InputError(f"Sampler {schedule.sampler} cannot take {schedule.steps} steps: {error}") from error
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
+        first = scheduler.timesteps[0].item()
+        if self.prediction == "epsilon" and _alpha_cumprod(scheduler.alphas_cumprod, first) < NOTHING:
+            raise InputError(
+                f"{self.source} predicts the noise (epsilon), which says nothing of the image where there is nothing "
+                f"but noise, as at the first step of {schedule.sampler} with this spacing: begin later with another "
+                "spacing (--spacing leading), or choose another base model."
+            )
         return scheduler
 
     def _ays(self, schedule: Schedule, scheduler) -> list[int]:

@@ -580,8 +580,14 @@ def cut(path):
     ("damage", "message"),
     [
         (lambda folder: shutil.rmtree(folder / "unet"), "no file named"),
-        (lambda folder: cut(folder / "unet/diffusion_pytorch_model.safetensors"), "Unable to load weights"),
-        (lambda folder: cut(folder / "text_encoder/model.safetensors"), "incomplete metadata"),
+        (
+            lambda folder: cut(folder / "unet/diffusion_pytorch_model.safetensors"),
+            r"unet/diffusion_pytorch_model\.safetensors cannot be read \(.*incomplete metadata",
+        ),
+        (
+            lambda folder: cut(folder / "text_encoder/model.safetensors"),
+            r"text_encoder/model\.safetensors cannot be read",
+        ),
         (lambda folder: shutil.rmtree(folder / "tokenizer"), "tokenizer of 2 words for a text encoder of 547"),
         (lambda folder: (folder / "model_index.json").write_text("{"), "not a valid JSON"),
         (lambda folder: edit(folder / "unet/config.json", block_out_channels=[16, 64]), "expected shape|size mismatch"),
@@ -630,7 +636,7 @@ def test_single_files_need_a_config(folders, tmp_path, monkeypatch):
     save_file({"a": torch.zeros(3)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="is a single file"):
         load_base(tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match="appear to be missing"):
+    with pytest.raises(InputError, match="holds no UNet and no autoencoder"):
         load_base(tmp_path / "model.safetensors", config=folders["sdxl"])
     with pytest.raises(InputError, match="read from diffusers folders"):
         load_base(tmp_path / "model.safetensors", config=folders["hunyuan-dit"])
@@ -708,3 +714,17 @@ def test_models_that_start_from_pure_noise(broken):
     assert last == Level(0.0, 1.0, 999)
     with pytest.raises(InputError, match="heun cannot start from pure noise"):
         levels(base, Schedule("heun", 4))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "lcm", "euler", "euler-ancestral", "dpm-solver-multistep"])
+def test_epsilon_says_nothing_of_pure_noise(broken, sampler):
+    """diffusers goes on with infinite latents, or with their noise 4096 times over."""
+    edit(broken / "scheduler/scheduler_config.json", rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    base = load_base(broken)
+    for spacing in (None, "trailing", "linspace"):
+        if sampler == "lcm" and spacing == "linspace":
+            continue  # LCM has steps of its own
+        with pytest.raises(InputError, match=rf"noise \(epsilon\).*first step of {sampler}.*--spacing leading"):
+            levels(base, Schedule(sampler, 4, spacing))
+    if sampler != "lcm":
+        assert levels(base, Schedule(sampler, 4, "leading"))[0].alpha > 0.1
