@@ -1,4 +1,4 @@
-"""Whatever is run: the last line says whether the nodes' tests were among it."""
+"""Whatever is run: reports reach the process that prints them, and its last line counts the node tests not run."""
 
 from __future__ import annotations
 
@@ -24,3 +24,13 @@ def pytest_sessionfinish(session: pytest.Session):
     if count:
         reporter.write_line(f"{count} node tests not run. {NOT_FOUND}", yellow=True)
     return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """What a test printed is text that can be sent: half a surrogate pair, of a hostile file name, ends xdist."""
+    report = yield
+    report.sections = [
+        (name, printed.encode("utf-8", "backslashreplace").decode("utf-8")) for name, printed in report.sections
+    ]
+    return report
