@@ -88,6 +88,10 @@ class Base(ABC):
     def encode_prompts(self, prompts: list[str]) -> dict[str, Tensor]:
         """What the network is told with N prompts: tensors [N, …], ``prompt_embeds`` [N, T, D] among them, as ComfyUI
         has it for the same model in order, padding and layer. Computed where the text encoders are.
+
+        Where ComfyUI's prompts differ in length, shorter ones are filled up with zeros and ``prompt_mask`` [N, T] bool
+        says which tokens they have, first those, then the filling. A padding token that ComfyUI's network reads too
+        (T5's, where it takes no mask) is a token. T may differ from call to call: whoever joins two fills up.
         """
 
     @abstractmethod
@@ -111,7 +115,8 @@ class Base(ABC):
         Args:
             x: [B, C, h, w] in the network's precision, as the scheduler scales it.
             t: timestep, [].
-            inputs: of :meth:`encode_prompts`, B rows.
+            inputs: of :meth:`encode_prompts`, B rows, perhaps filled up further. A network that takes no mask reads
+                them with :func:`trainer.bases.prompts.by_length`.
             cfg: guidance scale, for a network that is told it.
             control: [B or fewer, 3, H, W] in 0..1, the ControlNet's picture.
         """

@@ -10,7 +10,7 @@ from torch import Tensor
 from npnet_core.errors import InputError
 from npnet_core.redenoising import Denoiser, Level, denoised_from, eps_from, guide
 from trainer.bases.base import Base, first_draw, latent_shape
-from trainer.bases.prompts import Prompts
+from trainer.bases.prompts import Prompts, concatenated
 from trainer.bases.schedules import STOCHASTIC, Schedule
 
 
@@ -77,7 +77,7 @@ def predict(base: Base, x: Tensor, t: float, prompts: Prompts, cfg: float, contr
     guided = branches(base, cfg) == 2
     if guided:
         uncond = {name: value.expand(len(x), *value.shape[1:]) for name, value in prompts.uncond.items()}
-        inputs = {name: torch.cat([uncond[name], value]) for name, value in inputs.items()}
+        inputs = concatenated([uncond, prompts.cond])
         rows = torch.cat([rows, rows])
     output = base.run_network(rows, torch.tensor(t, device=x.device), inputs, cfg, control).float()
     return guide(*output.chunk(2), cfg) if guided else output
