@@ -11,7 +11,7 @@ from .errors import InputError
 
 HEADS = 8  # of the attention over singular vectors
 HEAD_WIDTH = 32  # of the U-Net's attention over the prompt
-LARGEST = 2**14  # of any size
+LARGEST = 2**15  # of any size; Krea-2's prompts are 30,720 wide
 BLOCKS = 1000  # of a net
 
 C = TypeVar("C", bound="Config")
@@ -52,8 +52,9 @@ class Config:
                     raise InputError(f"{name}={value!r} makes no network: give whole numbers of 1 to {LARGEST}.")
 
     def to_dict(self) -> dict:
-        """The config as plain JSON types."""
-        return dataclasses.asdict(self)
+        """The config as plain JSON types. What is None is left out, so that versions that do not know it yet read the
+        file."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls: type[C], values: dict) -> C:
@@ -114,7 +115,8 @@ class NPNetConfig(Config):
             raise InputError(f"swin_depths has {sum(self.swin_depths)} blocks in all: give at most {BLOCKS}.")
         if math.isqrt(self.channels) ** 2 != self.channels:
             raise InputError(
-                f"channels={self.channels} cannot be tiled into one square matrix: give a square number (4, 16)."
+                f"channels={self.channels} cannot be tiled into one square matrix: give a square number (4, 16), or "
+                "use the architecture unet, which takes any."
             )
         if self.svd_branch and self.matrix_size % HEADS:
             raise InputError(
@@ -168,6 +170,8 @@ class UNetConfig(Config):
         family, channels, resolution, prompt_tokens, prompt_dim: as in :class:`Config`.
         widths: features per pixel at each level, multiples of 32; each level has half the side of the one before.
         blocks: per level, as many on the way down as on the way up.
+        prompt_width: features per token of the prompt, as all blocks read them; None is the width of the lowest level.
+            What a new net needs where prompts are wide: :func:`narrow_prompt`.
 
     Raises:
         InputError: for values that make no network.
@@ -178,16 +182,26 @@ class UNetConfig(Config):
 
     widths: tuple[int, ...] = (64, 128, 256, 256)
     blocks: int = 1
+    prompt_width: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))  # JSON has lists only
-        self.check_counts("widths", "blocks")
+        self.check_counts("widths", "blocks", *(["prompt_width"] if self.prompt_width is not None else []))
         if self.blocks * len(self.widths) > BLOCKS:  # a file may say anything, and building them takes time
             raise InputError(f"blocks={self.blocks} makes more than {BLOCKS} blocks in all: give fewer.")
         if not self.widths or any(width % HEAD_WIDTH for width in self.widths):
             raise InputError(
                 f"widths={self.widths} cannot be split into heads of {HEAD_WIDTH}: give one multiple of it per level."
             )
+
+
+def narrow_prompt(prompt_dim: int) -> int | None:
+    """``prompt_width`` of a new U-Net for prompts so wide.
+
+    Up to 4,096 none: the width of the lowest level. Beyond, the first projection would cost more than the rest of the
+    net (512 tokens, 30,720 wide, to 256: 8 GFLOP), so it gets at most 2^20 weights, in whole heads.
+    """
+    return None if prompt_dim <= 4096 else max(HEAD_WIDTH, 2**20 // prompt_dim // HEAD_WIDTH * HEAD_WIDTH)
 
 
 # The trained nets of the paper's authors. DreamShaper-xl-v2-turbo's has the shape and the family of SDXL's.

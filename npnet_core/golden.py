@@ -8,6 +8,7 @@ n input cells of the unit interval, K = A_h A_hᵀ, L = A_w A_wᵀ and ν fresh 
 
 so the golden noise is as white as the net leaves it. Where n = R, A is the identity and this is the net itself.
 A net that takes any size and every token (its config's ``any_size``) needs none of this and is given both as they are.
+Padding of a prompt, which a mask tells, is cut off before any net sees it.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ def golden_noise(
     npnet: GoldenNet,
     noise: Tensor,
     prompt: Tensor,
+    prompt_mask: Tensor | None = None,
     *,
     strength: float = 1.0,
     long_prompt: str = "truncate",
@@ -92,6 +94,8 @@ def golden_noise(
         npnet: the net, in eval mode.
         noise: [B, C, H, W] of unit variance, any H and W, any floating-point type, any device.
         prompt: [B, T, D] or [1, T, D], the embedding from the net's base model, any number of tokens T.
+        prompt_mask: [B, T] or [1, T] bool, True for the tokens that count, in any place; the others have no influence
+            at all. None if all count.
         strength: 0 is the noise, 1 the golden noise, between them ``torch.lerp``; up to 2 the change is exaggerated.
             With correlation ρ between noise and golden noise the variance is 1 − 2s(1−s)(1−ρ): lower between
             0 and 1, higher above.
@@ -110,7 +114,7 @@ def golden_noise(
     """
     config = npnet.config
     check_noise(noise, config.channels)
-    check_prompt(prompt, len(noise), config.prompt_dim)
+    check_prompt(prompt, len(noise), config.prompt_dim, prompt_mask)
     check_strength(strength)
     if long_prompt not in LONG_PROMPT:
         raise InputError(f"long_prompt={long_prompt!r} came: choose one of {', '.join(LONG_PROMPT)}.")
@@ -119,13 +123,23 @@ def golden_noise(
 
     device = next(npnet.parameters()).device if device is None else torch.device(device)
     x = noise.detach().to("cpu", torch.float32)
-    prompt = prompt.detach().to(device, torch.float32).expand(len(x), -1, -1)
-    chunks = [prompt] if config.any_size else prompt_chunks(prompt, config.prompt_tokens, long_prompt)
-    golden = torch.cat(
-        [golden_image(npnet, item(x, i), [item(chunk, i) for chunk in chunks], long_prompt) for i in range(len(x))]
-    )
+    tokens = real_tokens(prompt.detach().to(device, torch.float32), prompt_mask)
+    images = []
+    for i in range(len(x)):
+        prompt = tokens[i % len(tokens)]
+        chunks = [prompt] if config.any_size else prompt_chunks(prompt, config.prompt_tokens, long_prompt)
+        images.append(golden_image(npnet, item(x, i), [item(chunk, 0) for chunk in chunks], long_prompt))
+    golden = torch.cat(images)
     check_golden(golden)
     return torch.lerp(noise, golden.to(noise), strength)
+
+
+def real_tokens(prompt: Tensor, mask: Tensor | None) -> list[Tensor]:
+    """[B or 1, T, D] and mask [B or 1, T] → of each prompt the n tokens that count, [1, n, D]."""
+    if mask is None:
+        return list(prompt.split(1))
+    mask = mask.to(prompt.device)
+    return [prompt[i % len(prompt), mask[i % len(mask)]][None] for i in range(max(len(prompt), len(mask)))]
 
 
 def item(batch: Tensor, i: int) -> Tensor:
@@ -183,8 +197,9 @@ def check_noise(noise: Tensor, channels: int) -> None:
         raise InputError("The noise has NaN or infinite values: check the node or function that makes it.")
 
 
-def check_prompt(prompt: Tensor, batch: int, dim: int) -> None:
-    """Raise InputError unless ``prompt`` is [1 or batch, at least 1, dim] and finite."""
+def check_prompt(prompt: Tensor, batch: int, dim: int, mask: Tensor | None = None) -> None:
+    """Raise InputError unless ``prompt`` is [1 or batch, at least 1, dim], ``mask``, if there is one, [1 or batch, as
+    many] bool with a token in every row, and these tokens finite."""
     if prompt.ndim != 3 or prompt.shape[1] == 0:
         raise InputError(
             f"A prompt embedding of shape {list(prompt.shape)} came, [batch, tokens, {dim}] was expected: encode the "
@@ -197,5 +212,15 @@ def check_prompt(prompt: Tensor, batch: int, dim: int) -> None:
         )
     if len(prompt) not in (1, batch):
         raise InputError(f"{len(prompt)} prompt embeddings came for {batch} noises: give one for all or one for each.")
+    if mask is not None:
+        tokens = prompt.shape[1]
+        if mask.dtype != torch.bool or mask.ndim != 2 or len(mask) not in (1, batch) or mask.shape[1] != tokens:
+            raise InputError(
+                f"A prompt mask of shape {list(mask.shape)} and type {mask.dtype} came, [batch, {tokens}] truth values "
+                "were expected: give one for every token."
+            )
+        if not mask.any(1).all():
+            raise InputError("A prompt mask without any token came: give True for the tokens that are no padding.")
+        prompt = torch.where(mask.to(prompt.device)[..., None], prompt, 0)
     if not prompt.isfinite().all():
         raise InputError("The prompt embedding has NaN or infinite values: check the text encoder.")

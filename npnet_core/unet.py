@@ -50,11 +50,11 @@ class CrossAttention(nn.Module):
         self.kv = operations.Linear(prompt_dim, 2 * dim, bias=False)
         self.proj = operations.Linear(dim, dim)
 
-    def forward(self, x: Tensor, prompt: Tensor) -> Tensor:
-        """x [B, H, W, dim], prompt [B, T, prompt_dim] → [B, H, W, dim]."""
+    def forward(self, x: Tensor, prompt: Tensor, mask: Tensor | None) -> Tensor:
+        """x [B, H, W, dim], prompt [B, T, prompt_dim], mask [B, 1, 1, T] → [B, H, W, dim]."""
         q = rearrange(self.q(self.norm(x)), "b y x (h d) -> b h (y x) d", d=HEAD_WIDTH)
         k, v = rearrange(self.kv(prompt), "b t (two h d) -> two b h t d", two=2, d=HEAD_WIDTH)
-        answer = F.scaled_dot_product_attention(q, k, v)
+        answer = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj(rearrange(answer, "b h (y x) d -> b y x (h d)", y=x.shape[1]))
 
 
@@ -79,9 +79,9 @@ class Block(nn.Module):
         self.attention = CrossAttention(dim, prompt_dim, operations)
         self.feed_forward = FeedForward(dim, operations)
 
-    def forward(self, x: Tensor, prompt: Tensor) -> Tensor:
-        """x [B, H, W, dim], prompt [B, T, prompt_dim] → [B, H, W, dim]."""
-        x = x + self.attention(x, prompt)
+    def forward(self, x: Tensor, prompt: Tensor, mask: Tensor | None) -> Tensor:
+        """x [B, H, W, dim], prompt and mask as for :class:`CrossAttention` → [B, H, W, dim]."""
+        x = x + self.attention(x, prompt, mask)
         return x + self.feed_forward(x)
 
 
@@ -93,13 +93,13 @@ class Down(nn.Module):
         self.merge = None if features_in is None else operations.Linear(4 * features_in, dim)
         self.blocks = nn.ModuleList(Block(dim, prompt_dim, operations) for _ in range(blocks))
 
-    def forward(self, x: Tensor, prompt: Tensor) -> Tensor:
-        """x [B, H, W, features_in], prompt [B, T, prompt_dim] → [B, H/2, W/2, dim], from even H and W; without
-        ``features_in`` [B, H, W, dim] stays as large as it is."""
+    def forward(self, x: Tensor, prompt: Tensor, mask: Tensor | None) -> Tensor:
+        """x [B, H, W, features_in] → [B, H/2, W/2, dim], from even H and W; without ``features_in`` [B, H, W, dim]
+        stays as large as it is. Prompt and mask as for :class:`CrossAttention`."""
         if self.merge is not None:
             x = self.merge(rearrange(x, "b (y i) (x j) d -> b y x (i j d)", i=2, j=2))
         for block in self.blocks:
-            x = block(x, prompt)
+            x = block(x, prompt, mask)
         return x
 
 
@@ -112,12 +112,13 @@ class Up(nn.Module):
         self.join = operations.Linear(2 * dim, dim)
         self.blocks = nn.ModuleList(Block(dim, prompt_dim, operations) for _ in range(blocks))
 
-    def forward(self, x: Tensor, before: Tensor, prompt: Tensor) -> Tensor:
-        """x [B, H, W, features_in], before [B, 2H, 2W, dim], prompt [B, T, prompt_dim] → [B, 2H, 2W, dim]."""
+    def forward(self, x: Tensor, before: Tensor, prompt: Tensor, mask: Tensor | None) -> Tensor:
+        """x [B, H, W, features_in], before [B, 2H, 2W, dim] → [B, 2H, 2W, dim]; prompt and mask as for
+        :class:`CrossAttention`."""
         x = rearrange(self.expand(x), "b y x (i j d) -> b (y i) (x j) d", i=2, j=2)
         x = self.join(torch.cat([x, before], dim=-1))
         for block in self.blocks:
-            x = block(x, prompt)
+            x = block(x, prompt, mask)
         return x
 
 
@@ -132,7 +133,7 @@ class UNet(nn.Module):
         self.config = config
         self.metadata: dict[str, str] = {}  # of the file it was loaded from
         widths, patch = config.widths, config.channels * PATCH**2
-        prompt_dim = widths[-1]
+        prompt_dim = config.prompt_width or widths[-1]
         self.prompt_norm = operations.LayerNorm(config.prompt_dim)
         self.prompt_linear = operations.Linear(config.prompt_dim, prompt_dim)
         self.first = Convolution(patch, widths[0], operations)
@@ -145,11 +146,13 @@ class UNet(nn.Module):
         self.norm = operations.LayerNorm(widths[0])
         self.last = zero_init(Convolution(widths[0], patch, operations))
 
-    def forward(self, noise: Tensor, prompt: Tensor) -> Tensor:
+    def forward(self, noise: Tensor, prompt: Tensor, prompt_mask: Tensor | None = None) -> Tensor:
         """
         Args:
             noise: [B, C, H, W], unit variance, fp32, any H and W; C is the config's.
-            prompt: [B, T, D], any T; D is the config's.
+            prompt: [B, T, D], finite, any T; D is the config's.
+            prompt_mask: [B, T] bool, True for the tokens that count, at least one in each row; the others have no
+                influence. None if all count.
 
         Returns:
             Golden noise [B, C, H, W].
@@ -168,20 +171,27 @@ class UNet(nn.Module):
                 f"A prompt embedding of shape {list(prompt.shape)} came to a net for [{len(noise)}, T, "
                 f"{c.prompt_dim}]: give one embedding per noise, of the net's base model."
             )
-        return noise + self.change(noise, self.prompt_linear(self.prompt_norm(prompt)))
+        if prompt_mask is not None:
+            if prompt_mask.dtype != torch.bool or prompt_mask.shape != prompt.shape[:2]:
+                raise InputError(
+                    f"A prompt mask of shape {list(prompt_mask.shape)} and type {prompt_mask.dtype} came to a prompt "
+                    f"of {list(prompt.shape[:2])} tokens: give one truth value per token."
+                )
+            prompt_mask = prompt_mask[:, None, None]  # for every head and pixel
+        return noise + self.change(noise, self.prompt_linear(self.prompt_norm(prompt)), prompt_mask)
 
-    def change(self, noise: Tensor, prompt: Tensor) -> Tensor:
-        """golden − noise, [B, C, H, W]; the prompt [B, T, widths[-1]] is projected already."""
+    def change(self, noise: Tensor, prompt: Tensor, mask: Tensor | None) -> Tensor:
+        """golden − noise, [B, C, H, W]; the prompt is projected already, the mask [B, 1, 1, T]."""
         height, width = noise.shape[-2:]
         side = PATCH * 2 ** len(self.ups)  # of a pixel of the lowest level, which the noise is filled up to
         x = F.pad(noise, (0, -width % side, 0, -height % side))
         x = self.first(rearrange(x, "b c (y i) (x j) -> b y x (c i j)", i=PATCH, j=PATCH))
         before = []
         for down in self.downs:
-            x = down(x, prompt)
+            x = down(x, prompt, mask)
             before.append(x)
         before.pop()  # the lowest level is x itself
         for up in self.ups:
-            x = up(x, before.pop(), prompt)
+            x = up(x, before.pop(), prompt, mask)
         x = rearrange(self.last(self.norm(x)), "b y x (c i j) -> b c (y i) (x j)", i=PATCH, j=PATCH)
         return x[..., :height, :width]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import safetensors.torch
@@ -97,7 +98,7 @@ def test_a_batch_is_its_images_one_by_one(arch):
 
 
 @every
-@pytest.mark.parametrize("channels", [4, 16])
+@pytest.mark.parametrize("channels", [4, 16, 64])
 @pytest.mark.parametrize("size", [(16, 16), (24, 8), (13, 21), (33, 40), (1, 1)])
 def test_golden_noise_takes_any_size(arch, channels, size):
     npnet, (noise, prompt) = random_net(arch, channels=channels), inputs(channels=channels, size=size)
@@ -160,6 +161,55 @@ def test_devices_agree(arch):
     assert difference(result.cpu(), expected) < 1e-4
 
 
+# --- prompts with padding
+
+
+MASKS = torch.tensor([[1, 1, 0, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1]]).bool()
+
+
+@every
+@torch.no_grad()
+def test_golden_noise_sees_nothing_of_padding(arch):
+    npnet, (noise, prompt) = random_net(arch), inputs(3)
+    golden = golden_noise(npnet, noise, prompt, MASKS)
+    for filling in (0.0, 1e4, math.nan):
+        filled = prompt.masked_fill(~MASKS[..., None], filling)
+        assert torch.equal(golden, golden_noise(npnet, noise, filled, MASKS))
+    for i, mask in enumerate(MASKS):
+        assert torch.equal(golden[i : i + 1], golden_noise(npnet, noise[i : i + 1], prompt[i : i + 1, mask]))
+    assert difference(golden, golden_noise(npnet, noise, prompt)) > 0.001
+    one = golden_noise(npnet, noise, prompt[:1], MASKS[:1])
+    assert torch.equal(one, golden_noise(npnet, noise, prompt[:1].expand(3, -1, -1), MASKS[:1]))
+    every_mask = golden_noise(npnet, noise, prompt[:1], MASKS)
+    assert torch.equal(every_mask, golden_noise(npnet, noise, prompt[:1].expand(3, -1, -1), MASKS))
+
+
+@torch.no_grad()
+def test_the_unet_of_a_padded_batch_is_that_of_its_tokens():
+    npnet, (noise, prompt) = random_net("unet"), inputs(3)
+    golden = npnet(noise, prompt, MASKS)
+    assert torch.equal(golden, npnet(noise, prompt.masked_fill(~MASKS[..., None], 1e4), MASKS))
+    assert difference(golden, golden_noise(npnet, noise, prompt, MASKS)) < 1e-5
+
+
+@every
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (MASKS[:2].float(), r"mask of shape \[2, 7\] and type torch.float32 came, .*: give one"),
+        (MASKS, r"mask of shape \[3, 7\] .*: give one"),
+        (MASKS[:2, :6], r"mask of shape \[2, 6\] .*: give one"),
+        (MASKS[:2] & False, "without any token came: give True"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(arch, mask, words):
+    with pytest.raises(InputError, match=words):
+        golden_noise(random_net(arch), *inputs(), mask)
+    if arch == "unet" and mask.any():
+        with pytest.raises(InputError, match=r"mask of shape .*: give one"):
+            random_net(arch)(*inputs(), mask)
+
+
 # --- the U-Net
 
 
@@ -198,13 +248,24 @@ def test_cross_attention_is_torchs():
         weight.copy_(part)
     theirs.out_proj.load_state_dict(ours.proj.state_dict())
     x, prompt = torch.randn(2, 3, 5, 64), torch.randn(2, 7, 12)
-    expected, _ = theirs(ours.norm(x).flatten(1, 2), prompt, prompt)
-    assert difference(ours(x, prompt).flatten(1, 2), expected) < 1e-5
+    for mask in (None, MASKS[:2]):
+        expected, _ = theirs(ours.norm(x).flatten(1, 2), prompt, prompt, None if mask is None else ~mask)
+        answer = ours(x, prompt, None if mask is None else mask[:, None, None])
+        assert difference(answer.flatten(1, 2), expected) < 1e-5
 
 
 @pytest.mark.parametrize(
     "values",
-    [{"widths": ()}, {"widths": (48,)}, {"widths": (32, 0)}, {"widths": (32.0,)}, {"blocks": 0}, {"channels": 0}],
+    [
+        {"widths": ()},
+        {"widths": (48,)},
+        {"widths": (32, 0)},
+        {"widths": (32.0,)},
+        {"blocks": 0},
+        {"channels": 0},
+        {"prompt_width": 0},
+        {"prompt_width": 1.5},
+    ],
 )
 def test_configs_that_make_no_unet_are_refused(values):
     with pytest.raises(InputError, match=": give "):
@@ -287,10 +348,14 @@ def test_files_of_unknown_architectures_are_refused(metadata, words, tmp_path):
         read_npnet(path)
 
 
-@every
-def test_a_config_survives_json(arch):
-    config = small(arch, family="mine")
+@pytest.mark.parametrize("config", [small("npnet", family="mine"), small("unet"), small("unet", prompt_width=40)])
+def test_a_config_survives_json(config):
     assert type(config).from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_config_says_nothing_of_a_first_projection_as_wide_as_ever():
+    """So that 0.1.0, which refuses entries that it does not know, reads the file."""
+    assert "prompt_width" not in UNetConfig().to_dict()
 
 
 # --- training
