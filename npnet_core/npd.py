@@ -41,7 +41,8 @@ from .hidden import hidden
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2  # the newest that is read; what is written says the oldest that can read it (:attr:`Manifest.version`)
+GUIDANCE = ("cfg", "embedding")
 # What JSON of another form than ours leads to.
 MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 STALE = 3600  # seconds after which an unfinished part belongs to a writer that no longer lives
@@ -60,6 +61,10 @@ class Manifest:
             counts sigma: √((1 - ᾱ) / ᾱ), or flow's 0..1. Compared to 1e-5 relative.
         cfg, inversion_cfg: guidance of the denoising and of the inversion step.
         inversion, rounds: as in :func:`npnet_core.redenoising.redenoise`.
+        guidance: how ``cfg`` and ``inversion_cfg`` entered: ``cfg`` as classifier-free guidance, ``embedding`` as a
+            number that the network is told.
+        redenoised_with: what identifies the model that re-denoised, where it is another than the one that sampled (the
+            undistilled sibling of a distilled one); None where it is the same.
         recorded: JSON values worth knowing later (base model, how images were sampled, scorers, versions); may
             differ from writer to writer, every pair keeps its writer's.
     """
@@ -71,6 +76,8 @@ class Manifest:
     inversion: str
     rounds: int
     recorded: dict = field(default_factory=dict)
+    guidance: str = "cfg"
+    redenoised_with: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists only
@@ -81,8 +88,22 @@ class Manifest:
             raise ValueError(f"{numbers} are not all finite numbers")
         if not (isinstance(self.base_family, str) and isinstance(self.inversion, str)):
             raise ValueError(f"{self.base_family!r} or {self.inversion!r} is no name")
+        if self.guidance not in GUIDANCE or not isinstance(self.redenoised_with, str | None):
+            raise ValueError(f"{self.guidance!r} is no guidance, or {self.redenoised_with!r} no name")
         if not isinstance(self.recorded, dict):
             raise ValueError(f"{self.recorded!r} is not a record")
+
+    @property
+    def version(self) -> int:
+        """Of the format: 1 unless an entry says something that version 0.1.0 would not compare."""
+        return 1 if self.guidance == "cfg" and self.redenoised_with is None else 2
+
+    def to_dict(self) -> dict:
+        """As plain JSON types; what version 1 does not have is left out where it says nothing."""
+        values = dataclasses.asdict(self)
+        if self.version == 1:
+            del values["guidance"], values["redenoised_with"]
+        return values
 
     def differences(self, other: Manifest) -> list[str]:
         """``name ours and theirs`` of every compared setting that differs."""
@@ -286,8 +307,8 @@ def _sidecar(manifest: Manifest, data: bytes, pairs: Iterable[tuple[Tensor, dict
     """The .jsonl that goes with the .safetensors file ``data``."""
     start = 8 + int.from_bytes(data[:8], "little")  # of the tensors, after the header's length and the header
     tensors = json.loads(data[8:start])
-    settings = dataclasses.asdict(manifest)
-    lines = [{"version": VERSION, "bytes": len(data), "crc32": zlib.crc32(data), "settings": settings}]
+    header = {"version": manifest.version, "bytes": len(data), "crc32": zlib.crc32(data)}
+    lines = [header | {"settings": manifest.to_dict()}]
     for i, (pair, row) in enumerate(pairs):
         source, target = pair
         checksum = source_crc32(source)
@@ -357,7 +378,7 @@ def _make_or_join(folder: Path, manifest: Manifest) -> None:
                 f"{folder} holds other files and no manifest.json: choose a new or empty folder, or a dataset."
             )
         (folder / "parts").mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"version": VERSION} | dataclasses.asdict(manifest), indent=2, allow_nan=False)
+        content = json.dumps({"version": manifest.version} | manifest.to_dict(), indent=2, allow_nan=False)
         _write_synced(path, folder / f"manifest.json.{uuid.uuid4().hex}.tmp", content.encode())
     (folder / "parts").mkdir(exist_ok=True)
     _require_equal(read_manifest(folder), manifest, f"The dataset {folder}", "those given")

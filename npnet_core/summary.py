@@ -123,7 +123,9 @@ def render(summary: Summary) -> str:
         f"sha256      {s.hash}",
         f"family      {s.manifest.base_family}",
         f"made with   sigmas {', '.join(f'{sigma:.6g}' for sigma in s.manifest.sigmas)}, cfg {s.manifest.cfg:g}, "
-        f"{s.manifest.inversion} inversion at cfg {s.manifest.inversion_cfg:g}, rounds {s.manifest.rounds}",
+        f"{s.manifest.inversion} inversion at cfg {s.manifest.inversion_cfg:g}, rounds {s.manifest.rounds}"
+        + (", cfg told to the network" if s.manifest.guidance == "embedding" else "")
+        + (f", re-denoised with {s.manifest.redenoised_with}" if s.manifest.redenoised_with else ""),
         *(f"size        {'x'.join(map(str, shape))}: {count:,} pairs" for shape, count in s.shapes.items()),
         *(f"recorded    {json.dumps(recorded, ensure_ascii=False)}" for recorded in s.recorded),
     ]

@@ -29,6 +29,7 @@ from npnet_core.errors import InputError
 from npnet_core.npd import Manifest, NPDReader, NPDWriter, PairKey, dataset_folder, merge
 
 MANIFEST = Manifest("sdxl", (11.0, 8.5), 5.5, 1.0, "exact", 1, {"base model": "tiny", "sampler": "ddim, 10 steps"})
+EMBEDDING = dataclasses.replace(MANIFEST, guidance="embedding")
 SHAPE = (4, 8, 8)
 
 forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has imported torch: Linux only")
@@ -598,15 +599,47 @@ def test_a_damaged_manifest_is_made_again_from_the_settings(tmp_path, content):
 def test_newer_versions_are_refused(tmp_path, monkeypatch):
     fill(tmp_path, KEYS[:1])
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"version": 2, "new": 1}))
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"version": npd.VERSION + 1, "new": 1}))
     with pytest.raises(InputError, match="newer version"):
         NPDReader(tmp_path)
-    monkeypatch.setattr(npd, "VERSION", 2)
-    fill(tmp_path / "newer", KEYS[:1])
-    monkeypatch.undo()
+    fill(tmp_path / "newer", KEYS[:1], manifest=EMBEDDING)
     (tmp_path / "newer" / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(npd, "VERSION", 1)  # as 0.1.0 reads
     with pytest.raises(InputError, match="newer version"):
         NPDReader(tmp_path / "newer")
+
+
+def test_what_version_1_can_say_is_version_1(tmp_path):
+    """To the byte what 0.1.0 wrote."""
+    fill(tmp_path, KEYS)
+    settings = dataclasses.asdict(MANIFEST)
+    del settings["guidance"], settings["redenoised_with"]
+    settings["sigmas"] = list(settings["sigmas"])
+    assert (tmp_path / "manifest.json").read_text() == json.dumps({"version": 1} | settings, indent=2)
+    for part in (tmp_path / "parts").glob("*.jsonl"):
+        header = json.loads(part.read_bytes().splitlines()[0])
+        assert header["version"] == 1
+        assert list(header["settings"].items()) == list(settings.items())
+
+
+@pytest.mark.parametrize("change", [{"guidance": "embedding"}, {"redenoised_with": "0123456789abcdef"}])
+def test_how_guidance_entered_is_version_2_and_compared(tmp_path, change):
+    manifest = dataclasses.replace(MANIFEST, **change)
+    fill(tmp_path / "a", KEYS, manifest=manifest)
+    assert NPDReader(tmp_path / "a", verify=True).manifest == manifest
+    assert json.loads((tmp_path / "a" / "manifest.json").read_text())["version"] == 2
+    [(name, value)] = change.items()
+    with pytest.raises(InputError, match=f"{name} {value} and {getattr(MANIFEST, name)}"):
+        NPDWriter(tmp_path / "a", MANIFEST, worker="w")
+    fill(tmp_path / "b", [("another", 1)], manifest=manifest)
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    assert NPDReader(tmp_path / "both", verify=True).manifest == manifest
+
+
+@pytest.mark.parametrize("change", [{"guidance": "none"}, {"guidance": None}, {"redenoised_with": 7}])
+def test_what_is_no_guidance_makes_no_manifest(change):
+    with pytest.raises(ValueError, match="no guidance"):
+        dataclasses.replace(MANIFEST, **change)
 
 
 @pytest.mark.parametrize("whole", [np.int64(7), torch.tensor(7)])

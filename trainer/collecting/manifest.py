@@ -19,11 +19,13 @@ PURE_NOISE = 4.8973451890853435e-08  # the ᾱ that ComfyUI gives to ᾱ = 0, so
 COMPARED = ("base_fingerprint", "precision", "sampler", "steps", "spacing", "scorers")  # of what a manifest records
 
 
-def manifest(base: Base, recipe: Recipe, scorers: Sequence[str]) -> Manifest:
+def manifest(base: Base, recipe: Recipe, scorers: Sequence[str], sibling: Base | None = None) -> Manifest:
     """What all pairs of a dataset have in common.
 
     Args:
+        base: the model that samples, on whose levels noise is re-denoised.
         scorers: their kinds.
+        sibling: the undistilled model that re-denoises in its place, if one does.
 
     Raises:
         InputError: for a schedule that cannot be re-denoised on.
@@ -37,12 +39,15 @@ def manifest(base: Base, recipe: Recipe, scorers: Sequence[str]) -> Manifest:
         inversion_cfg=recipe.inversion_cfg,
         inversion=recipe.inversion,
         rounds=recipe.rounds,
+        guidance=(sibling or base).guidance,
+        redenoised_with=None if sibling is None else bases.fingerprint(sibling)[:16],
         recorded={
             "base_model": base.source,
             "base_fingerprint": bases.fingerprint(base)[:16],
             "precision": str(base.dtype).removeprefix("torch."),
             **dataclasses.asdict(recipe.schedule),
             "scorers": list(scorers),
+            **({} if sibling is None else {"redenoised_with_model": sibling.source}),
             "versions": {name: version(name) for name in ("torch", "diffusers")},
         },
     )
@@ -59,10 +64,19 @@ def open_dataset(folder: Path, settings: Manifest, worker: str) -> NPDWriter:
     Raises:
         InputError: as :class:`npnet_core.npd.NPDWriter`; if images were made or scored differently (it says how).
     """
-    writer = NPDWriter(folder, settings, worker=worker, pairs_per_part=PAIRS_PER_PART)
+    writer = NPDWriter(folder, _as_begun(folder, settings), worker=worker, pairs_per_part=PAIRS_PER_PART)
     ours, theirs = settings.recorded, read_manifest(folder).recorded
     differing = [name for name in COMPARED if theirs.get(name) != ours[name]]
     if differing:
         named = "; ".join(f"{name} {theirs.get(name)}, not {ours[name]}" for name in differing)
         raise InputError(f"{folder} already holds another run ({named}): use its settings or another folder.")
     return writer
+
+
+def _as_begun(folder: Path, settings: Manifest) -> Manifest:
+    """The settings without their guidance where 0.1.0, which did not write it, began a dataset with this very model."""
+    if not (folder / "manifest.json").is_file():
+        return settings
+    theirs, name = read_manifest(folder), "base_fingerprint"
+    begun = theirs.version == 1 and theirs.recorded.get(name) == settings.recorded[name]
+    return dataclasses.replace(settings, guidance="cfg") if begun else settings

@@ -99,7 +99,7 @@ class PairObjective:
         return f"({named}): delete these parts and the dataset's embeddings, then collect and encode them again"
 
     def metadata(self) -> dict[str, str]:
-        settings = dataclasses.asdict(self.reader.manifest)
+        settings = self.reader.manifest.to_dict()
         recorded = settings.pop("recorded")
         return {
             "npnet.base_model": self.pairs.base or recorded["base_model"],
