@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .architecture import Architecture
 from .clip import clip_config
-from .pixels import crop_to_square
-from .scorer import Scorer
+from .pixels import at_least_fp32, crop_to_square
+from .scorer import PixelScorer
 
 HIDDEN = (1024, 128, 64, 16)
 
@@ -36,7 +37,7 @@ class LinearHead(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.layers(features.float())[:, 0]
+        return self.layers(at_least_fp32(features))[:, 0]
 
 
 class AestheticPredictor(nn.Module):
@@ -53,11 +54,12 @@ class AestheticPredictor(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [B, 3, S, S] → [B]."""
         features = self.tower(pixels.to(self.tower.visual_projection.weight)).image_embeds
-        return self.head(F.normalize(features.float(), dim=-1))
+        return self.head(F.normalize(at_least_fp32(features), dim=-1))
 
 
-class AestheticScorer(Scorer):
+class AestheticScorer(PixelScorer):
     model: AestheticPredictor
+    pixels = staticmethod(partial(crop_to_square, as_torchvision=True))
 
-    def rate(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return self.model(crop_to_square(images, self.model.architecture.vision_cfg.image_size, as_torchvision=True))
+    def look(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self.model(pixels)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .architecture import Architecture
-from .scorer import Scorer
+from .pixels import at_least_fp32
+from .scorer import PixelScorer
 from .tokens import Tokenizer
 
 REMEMBERED = 256  # prompts
@@ -50,7 +51,7 @@ def clip_config(architecture: Architecture):
 
 
 class CLIP(nn.Module):
-    """Both towers. Features have unit length and are float32, whatever the weights are."""
+    """Both towers. Features have unit length and are float32, or float64 if the weights are."""
 
     def __init__(self, architecture: Architecture):
         super().__init__()
@@ -62,14 +63,14 @@ class CLIP(nn.Module):
     def image_features(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [B, 3, S, S] → [B, D]."""
         pooled = self.clip.vision_model(pixels.to(self.clip.visual_projection.weight)).pooler_output
-        return F.normalize(self.clip.visual_projection(pooled).float(), dim=-1)
+        return F.normalize(at_least_fp32(self.clip.visual_projection(pooled)), dim=-1)
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """Ids [B, T] → [B, D]; what stands behind the ends is left out, because a causal tower does not see it."""
         end = self.architecture.text_cfg.vocab_size - 1
         tokens = tokens[:, : (tokens == end).int().argmax(-1).max() + 1]
         pooled = self.clip.text_model(tokens.to(self.clip.text_projection.weight.device)).pooler_output
-        return F.normalize(self.clip.text_projection(pooled).float(), dim=-1)
+        return F.normalize(at_least_fp32(self.clip.text_projection(pooled)), dim=-1)
 
 
 class TextCache:
@@ -78,6 +79,7 @@ class TextCache:
     def __init__(self, encode: Callable[[list[str]], Tensor]):
         self.encode, self.known = encode, {}
 
+    @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """What ``encode`` makes of B prompts, stacked [B, …], on the CPU."""
         if new := [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.known]:
@@ -88,7 +90,7 @@ class TextCache:
         return encoded
 
 
-class CosineScorer(Scorer):
+class CosineScorer(PixelScorer):
     """HPSv2, PickScore and CLIPScore: ``formula(cosine [B], logit_scale [])`` of a CLIP's features.
 
     The logit scale is the trained logarithm of a factor.
@@ -102,15 +104,15 @@ class CosineScorer(Scorer):
         model: CLIP,
         tokenize: Tokenizer,
         *,
-        pixels: Callable[[Tensor, int], Tensor],
+        pixels: Callable[..., Tensor],
         formula: Callable[[Tensor, Tensor], Tensor],
     ):
         super().__init__(kind, model)
         self.pixels, self.formula = pixels, formula
         self.text = TextCache(lambda prompts: model.text_features(tokenize(prompts)))
 
-    def rate(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        image = self.model.image_features(self.pixels(images, self.model.architecture.vision_cfg.image_size))
+    def look(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        image = self.model.image_features(pixels)
         cosine = (image * self.text(prompts).to(image.device)).sum(-1)
         return self.formula(cosine, self.model.clip.logit_scale)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from .aesthetic import LinearHead
 from .architecture import Architecture
 from .pixels import crop_to_square
-from .scorer import Scorer
+from .scorer import PixelScorer
 from .tokens import Tokenizer
 
 # Of the published rewards on its authors' data, so that scores are about standard normal there.
@@ -71,13 +72,13 @@ class ImageReward(nn.Module):
         return (self.head(text[:, 0]) - MEAN) / STD
 
 
-class ImageRewardScorer(Scorer):
+class ImageRewardScorer(PixelScorer):
     model: ImageReward
+    pixels = staticmethod(partial(crop_to_square, as_torchvision=True))
 
     def __init__(self, kind: str, model: ImageReward, tokenize: Tokenizer):
         super().__init__(kind, model)
         self.tokenize = tokenize
 
-    def rate(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        pixels = crop_to_square(images, self.model.architecture.vision_cfg.image_size, as_torchvision=True)
+    def look(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         return self.model(pixels, self.tokenize(prompts))

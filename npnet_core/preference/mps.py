@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from .architecture import Architecture
 from .clip import TextCache, clip_config
-from .pixels import crop_to_square
-from .scorer import Scorer
+from .pixels import at_least_fp32, crop_to_square
+from .scorer import PixelScorer
 from .tokens import Tokenizer
 
 # The published condition for overall preference.
@@ -81,7 +81,7 @@ def rotate(x: Tensor) -> Tensor:
     half = HEAD // 2
     speed = 10000 ** (-torch.arange(half, device=x.device) / half)
     angle = torch.arange(x.shape[1], device=x.device)[:, None, None] * speed  # [N, 1, 32]
-    a, b = rearrange(x.float(), "b n (h half d) -> half b n h d", half=2, d=half)
+    a, b = rearrange(at_least_fp32(x), "b n (h half d) -> half b n h d", half=2, d=half)
     cos, sin = angle.cos(), angle.sin()
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(2).to(x.dtype)
 
@@ -102,7 +102,7 @@ class MPS(nn.Module):
         """Ids [B, T] → [B, T + 1, D]: each token's, and behind them the end token's."""
         text = self.clip.text_model(tokens.to(self.clip.text_projection.weight.device))
         every = torch.cat([text.last_hidden_state, text.pooler_output[:, None]], dim=1)
-        return self.clip.text_projection(every).float()
+        return at_least_fp32(self.clip.text_projection(every))
 
     def forward(self, pixels: Tensor, prompt: Tensor, condition: Tensor) -> Tensor:
         """Scores [B] of normalised pixels [B, 3, S, S] with text features [B, T + 1, D] and [1, T + 1, D]."""
@@ -114,17 +114,17 @@ class MPS(nn.Module):
         x = self.clip.visual_projection(self.clip.vision_model(pixels.to(weight)).last_hidden_state)
         for cross, own in self.layers:
             x = own(cross(x, words.to(weight), counts))
-        return self.clip.logit_scale.exp() * F.cosine_similarity(x[:, 0].float(), end, dim=-1)
+        return self.clip.logit_scale.exp() * F.cosine_similarity(at_least_fp32(x[:, 0]), end, dim=-1)
 
 
-class MPSScorer(Scorer):
+class MPSScorer(PixelScorer):
     model: MPS
+    pixels = staticmethod(crop_to_square)
 
     def __init__(self, kind: str, model: MPS, tokenize: Tokenizer):
         super().__init__(kind, model)
         self.text = TextCache(lambda prompts: model.text_features(tokenize(prompts)))
 
-    def rate(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def look(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         device = self.model.clip.logit_scale.device
-        pixels = crop_to_square(images, self.model.architecture.vision_cfg.image_size)
         return self.model(pixels, self.text(prompts).to(device), self.text([CONDITION]).to(device))

@@ -1,7 +1,8 @@
 """Images as users have them → the pixels that each preference model was trained on.
 
 Published scores are scores of saved images, so both ways begin by rounding to 8 bits. Both resize with antialiasing, on
-the device where the images are, and differ in the rest:
+the device where the images are, and differ in the rest (below). Rounding has no gradient: with ``rounded=False`` values
+are only kept in 0..1, in the images' own precision if that is finer than fp32.
 
 - HPSv2 and v2.1 resize in floating point so that the *longest* side fits, let bicubic overshoot stand, and pad with
   black: all of the image is seen.
@@ -14,6 +15,7 @@ up to 8/255, and scores with them.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,9 +24,10 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def pad_to_square(images: Tensor, size: int) -> Tensor:
+def pad_to_square(images: Tensor, size: int, *, rounded: bool = True) -> Tensor:
     """Images [B, H, W, 3] in 0..1 → normalised pixels [B, 3, size, size], as HPSv2's package does it."""
-    pixels = eight_bits(images.movedim(-1, 1).float())
+    pixels = images.movedim(-1, 1)
+    pixels = eight_bits(pixels.float()) if rounded else at_least_fp32(pixels)
     scale = size / max(pixels.shape[-2:])
     height, width = (max(1, round(side * scale)) for side in pixels.shape[-2:])
     if scale != 1:
@@ -33,19 +36,21 @@ def pad_to_square(images: Tensor, size: int) -> Tensor:
     return normalise(F.pad(pixels, (left, size - width - left, top, size - height - top)))
 
 
-def crop_to_square(images: Tensor, size: int, *, as_torchvision: bool = False) -> Tensor:
+def crop_to_square(images: Tensor, size: int, *, as_torchvision: bool = False, rounded: bool = True) -> Tensor:
     """Images [B, H, W, 3] in 0..1 → normalised pixels [B, 3, size, size], as CLIP's processor does it.
 
     Args:
         as_torchvision: where a centre lies between two pixels, CLIP's processor takes the first and torchvision's crop,
             which ImageReward and the aesthetic predictor used, the even one: at 1216x832 that is another cut.
     """
-    pixels = eight_bits(images.movedim(-1, 1).float())
+    pixels = images.movedim(-1, 1)
+    pixels = eight_bits(pixels.float()) if rounded else at_least_fp32(pixels)
     shortest = min(pixels.shape[-2:])
     height, width = (int(size * side / shortest) for side in pixels.shape[-2:])
     if shortest != size:
         for sides in ((pixels.shape[-2], width), (height, width)):  # along the rows first, as PIL does
-            pixels = eight_bits(F.interpolate(pixels, sides, mode="bicubic", antialias=True))
+            pixels = F.interpolate(pixels, sides, mode="bicubic", antialias=True)
+            pixels = eight_bits(pixels) if rounded else pixels.clamp(0, 1)
     top, left = (round(extra / 2) if as_torchvision else extra // 2 for extra in (height - size, width - size))
     return normalise(pixels[..., top : top + size, left : left + size])
 
@@ -53,6 +58,11 @@ def crop_to_square(images: Tensor, size: int, *, as_torchvision: bool = False) -
 def eight_bits(pixels: Tensor) -> Tensor:
     """Rounded to 255ths and clamped to 0..1, any shape."""
     return pixels.mul(255).round_().clamp_(0, 255).div_(255)
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """Half precision becomes fp32, fp64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def normalise(pixels: Tensor) -> Tensor:

@@ -8,5 +8,15 @@ from trainer.bases.base import PARTS, Base, fingerprint, initial_noise, latent_s
 from trainer.bases.families import PRESETS, default_preset
 from trainer.bases.load import load_base
 from trainer.bases.prompts import Prompts, encode, join
-from trainer.bases.sampling import branches, decode, denoiser, evaluations, levels, predict, sample, shares_first
+from trainer.bases.sampling import (
+    branches,
+    decode,
+    denoiser,
+    evaluations,
+    generate,
+    levels,
+    predict,
+    sample,
+    shares_first,
+)
 from trainer.bases.schedules import SAMPLERS, SPACINGS, STOCHASTIC, Schedule

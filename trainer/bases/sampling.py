@@ -69,6 +69,10 @@ def predict(base: Base, x: Tensor, t: float, prompts: Prompts, cfg: float, contr
     Raises:
         InputError: for a control picture without a ControlNet.
     """
+    return _predict(base, x, t, prompts, cfg, control)
+
+
+def _predict(base: Base, x: Tensor, t: float, prompts: Prompts, cfg: float, control: Tensor | None) -> Tensor:
     if len(prompts) != len(x):
         raise ValueError(f"{len(x)} latents and {len(prompts)} prompts: give one prompt per latent.")
     if control is not None and base.controlnet is None:
@@ -121,6 +125,35 @@ def sample(
         ValueError: ``first_denoised`` with a schedule that does not start there (:func:`shares_first`), another number
             of guidance scales than there are evaluations.
     """
+    return _sample(base, noise, prompts, schedule, cfg, seeds, first_denoised, control)
+
+
+def generate(
+    base: Base,
+    noise: Tensor,
+    prompts: Prompts,
+    schedule: Schedule,
+    cfg: float | Sequence[float],
+    *,
+    seeds: Sequence[int] | None = None,
+) -> Tensor:
+    """What :func:`sample` and :func:`decode` give, with a gradient with respect to the noise: images [B, H, W, 3] in
+    0..1, fp32, where the autoencoder is, decoded at once. Arguments as for :func:`sample`, which says what is raised.
+    """
+    latents = _sample(base, noise, prompts, schedule, cfg, seeds, None, None)
+    return _images(base.decode_latents(latents).float())
+
+
+def _sample(
+    base: Base,
+    noise: Tensor,
+    prompts: Prompts,
+    schedule: Schedule,
+    cfg: float | Sequence[float],
+    seeds: Sequence[int] | None,
+    first_denoised: Tensor | None,
+    control: Tensor | None,
+) -> Tensor:
     scheduler = base.scheduler(schedule, tuple(noise.shape[1:]))
     scales = [cfg] * len(scheduler.timesteps) if isinstance(cfg, float | int) else cfg
     if first_denoised is not None and not _starts_at_noise(scheduler):
@@ -143,7 +176,7 @@ def sample(
             predictions.append(_prediction_from(first_denoised, scaled[:known], first, base.prediction))
         if known < len(x):
             shown = control if control is None or len(control) == 1 else control[known:]
-            predictions.append(predict(base, scaled[known:], t.item(), prompts[known:], scale, shown))
+            predictions.append(_predict(base, scaled[known:], t.item(), prompts[known:], scale, shown))
         x = scheduler.step(torch.cat(predictions), t, x, return_dict=False, **extra)[0]
     return x
 
@@ -159,8 +192,9 @@ def _prediction_from(denoised: Tensor, x: Tensor, level: Level, kind: str) -> Te
 @torch.no_grad()
 def decode(base: Base, latents: Tensor, *, batch: int = 4) -> Tensor:
     """Images [B, H, W, 3] in 0..1, fp32, on the CPU, decoded ``batch`` at a time where the autoencoder is."""
-    images = [
-        (base.decode_latents(chunk).float().cpu() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-        for chunk in latents.split(batch)
-    ]
-    return torch.cat(images)
+    return torch.cat([_images(base.decode_latents(chunk).float().cpu()) for chunk in latents.split(batch)])
+
+
+def _images(decoded: Tensor) -> Tensor:
+    """[B, 3, H, W] in -1..1 → [B, H, W, 3] in 0..1."""
+    return (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
