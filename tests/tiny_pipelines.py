@@ -83,11 +83,14 @@ def unet(width: int, channels: int = 4, **config):
     )
 
 
+LISTENING = ("attn2.to_k.weight", "attn2.to_v.weight", "attn2.to_out.0.weight", "cap_embedder.1.weight")
+
+
 def lively(network: torch.nn.Module) -> torch.nn.Module:
     """Make a random network listen to its prompt: scale up every weight matrix that reads it."""
     with torch.no_grad():
         for name, weight in network.named_parameters():
-            if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight", "attn2.to_out.0.weight")):
+            if name.endswith(LISTENING):
                 weight.mul_(4)
     return network
 
@@ -213,5 +216,62 @@ def tiny_hunyuan_dit(folder: Path, seed: int = 0) -> Path:
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+CHAT = (  # Qwen3's turns, without tools and thoughts
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def flow_scheduler(**config):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(**config)
+
+
+def qwen_tokenizer():
+    """Qwen's byte-level vocabulary of single bytes, and its turns."""
+    from transformers import Qwen2Tokenizer
+
+    bytes_ = sorted({word.removesuffix("</w>") for word in clip_vocabulary()[0] if len(word.removesuffix("</w>")) == 1})
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    return Qwen2Tokenizer(
+        vocab={token: i for i, token in enumerate([*bytes_, *special])},
+        merges=[],
+        additional_special_tokens=special[1:],
+        chat_template=CHAT,
+        model_max_length=1024,
+    )
+
+
+def tiny_z_image(folder: Path, seed: int = 0, shift: float = 6.0, **transformer) -> Path:
+    """A Z-Image whose Qwen3 is 32 wide; with shift 3, as its Turbo has it."""
+    from diffusers import ZImagePipeline, ZImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3Model
+
+    torch.manual_seed(seed)
+    tokenizer = qwen_tokenizer()
+    small = {"n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2}
+    rope = {"axes_dims": [4, 6, 6], "axes_lens": [640, 64, 64]}
+    ZImagePipeline(
+        vae=vae(16, scaling_factor=0.3611, shift_factor=0.1159, force_upcast=True),
+        tokenizer=tokenizer,
+        text_encoder=Qwen3Model(
+            Qwen3Config(
+                vocab_size=len(tokenizer),
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                head_dim=16,
+                max_position_embeddings=1024,
+            )
+        ),
+        transformer=lively(ZImageTransformer2DModel(dim=32, cap_feat_dim=32, **small, **rope, **transformer)),
+        scheduler=flow_scheduler(shift=shift),
     ).save_pretrained(folder)
     return folder

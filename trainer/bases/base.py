@@ -12,14 +12,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from npnet_core.errors import InputError
 from npnet_core.redenoising import Level
-from trainer.bases.schedules import Preset, Schedule
+from trainer.bases.schedules import Guidance, Preset, Schedule
 
 PARTS = {
     "text": ("text_encoder", "text_encoder_2", "text_encoder_3"),
@@ -40,11 +40,14 @@ class Base(ABC):
         pipe: the diffusers pipeline that holds the parts. Its ``__call__`` is never used.
         device: where the network predicts.
         controlnet: the ControlNet that ``control`` pictures are for, or None.
+        distilled: whether guidance is built into the weights, as the user or the model_index.json says; None where
+            neither does.
     """
 
     title: ClassVar[str]  # what people call the family
     pipeline: ClassVar[str]  # diffusers' class …
-    components: ClassVar[dict[str, str | None]]  # … and the parts that a model_index.json must name for it
+    components: ClassVar[dict[str, str | None]]  # … and what a model_index.json must name for it
+    half: ClassVar[str] = "fp16"  # the precision on a GPU
     load_options: ClassVar[dict] = {}  # what loading the pipeline needs beside
     takes_additions: ClassVar[bool] = False  # whether LoRAs and ControlNets are supported
     takes_single_files: ClassVar[bool] = False  # whether single_file.py knows its layout
@@ -54,6 +57,7 @@ class Base(ABC):
     pipe: Any
     device: torch.device
     controlnet: nn.Module | None = None
+    distilled: bool | None = None
 
     @property
     @abstractmethod
@@ -132,12 +136,13 @@ class Base(ABC):
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] → pictures [B, 3, H, W] in -1..1, where the autoencoder is, in its precision."""
         vae = self.pipe.vae
-        return vae.decode(latents.to(vae.device, vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+        latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
+        return vae.decode(latents + (vae.config.get("shift_factor") or 0), return_dict=False)[0]
 
     @property
-    def guidance(self) -> Literal["cfg", "embedding", "none"]:
-        """How guidance enters: as a second branch (``cfg``), as a number that the network is told, or not at all."""
-        return "cfg"
+    def guidance(self) -> Guidance:
+        """How guidance enters."""
+        return "none" if self.distilled else "cfg"
 
     @property
     def dtype(self) -> torch.dtype:

@@ -22,7 +22,7 @@ WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|model)(\.(?P<variant>\w+))?(-(?P<shard>\d+)-of-(?P<count>\d+))?"
     r"(\.(?P<old_variant>\w+))?\.safetensors"
 )
-SETTINGS = ("*.json", "*.txt", "*.model")  # all else that a pipeline reads: configs, indices, vocabularies
+SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")  # all else that a pipeline reads: configs, vocabularies, …
 
 
 def load_folder(cls: type, folder: Path, index: dict, dtype: torch.dtype, source: str, **options) -> Any:

@@ -32,19 +32,21 @@ def load_base(
     precision: str | None = None,
     lora: str | Path | None = None,
     controlnet: str | Path | None = None,
+    distilled: bool | None = None,
 ) -> Base:
-    """Load a base model: SDXL and what descends from it, SD 1.x, SD 2.x, Hunyuan-DiT.
+    """Load a base model of one of :data:`trainer.bases.families.FAMILIES`.
 
     Args:
-        source: a diffusers folder, a single-file checkpoint (not of Hunyuan-DiT), or a hub id (``owner/name``), which
+        source: a diffusers folder, a single-file checkpoint (of an SD or SDXL), or a hub id (``owner/name``), which
             is fetched if the hub's cache does not have it yet. Folders and hub ids are read from safetensors only.
         config: for a single file only, which holds neither tokenizer nor settings: a diffusers folder or hub id of a
             model of the same kind.
         device: where every part goes.
-        precision: ``fp32``, ``fp16`` or ``bf16``; None for fp32 on the CPU and fp16 elsewhere. An autoencoder that
-            overflows in half precision (``force_upcast``) stays in fp32.
+        precision: ``fp32``, ``fp16`` or ``bf16``; None for fp32 on the CPU and elsewhere the family's half precision,
+            fp16 or for flow models bf16. An autoencoder that overflows in it (``force_upcast``) stays in fp32.
         lora: a LoRA file for an SD or SDXL (LCM, PCM, Lightning), added to the weights at full strength.
         controlnet: a ControlNet for an SD or SDXL, folder or hub id.
+        distilled: whether guidance is built into the weights; None for what the model's files say.
 
     Raises:
         InputError: nothing is there, it cannot be read, or it is a model of another kind.
@@ -53,8 +55,7 @@ def load_base(
     import diffusers
 
     device = find_device(str(device))
-    precision = precision or ("fp32" if device.type == "cpu" else "fp16")
-    if precision not in PRECISIONS:
+    if precision not in (None, *PRECISIONS):
         raise InputError(f"There is no precision {precision!r}: use one of {', '.join(PRECISIONS)}.")
     single_file = Path(source).is_file()
     if single_file and config is None:
@@ -62,9 +63,11 @@ def load_base(
             f"{source} is a single file, which holds neither tokenizer nor settings: name a diffusers folder or hub id "
             "of a model of the same kind as its config (--base-config)."
         )
-    described, dtype = str(config if single_file else source), PRECISIONS[precision]
+    described = str(config if single_file else source)
     index = read_index(described)
     family = find_family(described, index)
+    precision = precision or ("fp32" if device.type == "cpu" else family.half)
+    dtype = PRECISIONS[precision]
     if single_file and not family.takes_single_files:
         raise InputError(
             f"{source} is a single file, but {family.title} is read from diffusers folders: name a folder."
@@ -80,7 +83,9 @@ def load_base(
             pipe = load_folder(cls, folder, index, dtype, str(source), **family.load_options)
     if pipe.vae.config.get("force_upcast") and precision != "fp32":
         pipe.vae.to(torch.float32)
-    base = family(str(source), pipe, device, controlnet and _load_controlnet(controlnet, dtype))
+    if distilled is None:
+        distilled = index.get("is_distilled")  # as diffusers has it for its later pipelines
+    base = family(str(source), pipe, device, controlnet and _load_controlnet(controlnet, dtype), distilled)
     _check_fits(base)
     if lora is not None:
         _add_lora(base, Path(lora))
@@ -113,8 +118,9 @@ def find_family(source: str, index: dict) -> type[Base]:
         InputError: it is of no family.
     """
     parts = {name: value[1] for name, value in index.items() if isinstance(value, list)}
+    said = parts | {"_class_name": index.get("_class_name")}
     for family in FAMILIES:
-        if all(parts.get(name) == part for name, part in family.components.items()):
+        if all(said.get(name) == part for name, part in family.components.items()):
             return family
     *others, last = (family.title for family in FAMILIES)
     raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from npnet_core.errors import InputError
 
@@ -52,10 +53,26 @@ class Schedule:
             raise InputError(f"Spacing ays exists for 10 steps and {self.steps} were asked for: use 10 steps.")
 
 
+Guidance = Literal["cfg", "embedding", "none"]
+"""How guidance enters a prediction: as a second branch without the prompt (``cfg``), as a number that the network is
+told (``embedding``), or not at all, because it was distilled into the weights (``none``)."""
+
+
 @dataclass(frozen=True)
 class Preset:
-    """Settings for collecting with one base model: guidance w_l down and w_w back, and the schedule."""
+    """Settings for one base model.
+
+    Attributes:
+        cfg, inversion_cfg: guidance w_l down, and of images, and w_w back.
+        schedule: what pairs are collected on.
+        steps: of images that are made to be looked at or compared, with the schedule's sampler.
+        depth: steps taken down and back.
+        guidance: of the models that these settings are for.
+    """
 
     cfg: float
     inversion_cfg: float
     schedule: Schedule
+    steps: int = 50
+    depth: int = 1
+    guidance: Guidance = "cfg"

@@ -71,7 +71,9 @@ KINDS = {  # by their family
     "sd1": Kind(lambda folder: tiny_pipelines.tiny_sd(folder, 768), 768, "epsilon"),
     "sd2": Kind(tiny_sd2, 1024, "v_prediction"),
     "sd": Kind(tiny_pipelines.tiny_sd, 32, "epsilon"),
+    "z-image": Kind(tiny_pipelines.tiny_z_image, 32, "flow_prediction", 16, 512, "euler"),
 }
+FLOW = [kind for kind, facts in KINDS.items() if facts.prediction == "flow_prediction"]
 DIFFUSION = [kind for kind, facts in KINDS.items() if facts.prediction in ("epsilon", "v_prediction")]
 PROMPTS = ["a red circle left of a blue square", "one green square"]
 SEEDS = [3, 1024]
@@ -130,9 +132,11 @@ def pipeline_of(folders, kind):
 def run(pipe, cfg=5.5, steps=4, output="latent", **inputs):
     if isinstance(pipe, diffusers.HunyuanDiTPipeline):
         inputs["use_resolution_binning"] = False
+    if isinstance(pipe, diffusers.ZImagePipeline):
+        cfg -= 1  # as it counts
     pipe.set_progress_bar_config(disable=True)
     return pipe(
-        PROMPTS,
+        list(PROMPTS),  # which Z-Image's changes
         num_inference_steps=steps,
         guidance_scale=cfg,
         height=HEIGHT,
@@ -162,11 +166,13 @@ def test_what_a_net_needs_to_know(base, kind):
     _, prompt_dim, prediction, channels, tokens, _ = KINDS[kind]
     assert (base.family, base.prompt_dim, base.prompt_tokens) == (kind, prompt_dim, tokens)
     assert (base.channels, base.pixels, base.size, base.prediction) == (channels, 8, 128, prediction)
-    assert encode(base, PROMPTS).prompt_embeds.shape == (2, tokens, prompt_dim)
+    prompts = encode(base, PROMPTS)
+    tokens = tokens if prompts.prompt_mask is None else prompts.prompt_mask.sum(1).max()
+    assert prompts.prompt_embeds.shape == (2, tokens, prompt_dim)
 
 
-def test_presets_are_the_papers():
-    """Table of collection settings in the paper: w_l, w_w, steps, inverse scheduler."""
+def test_presets():
+    """Table of collection settings in the paper: w_l, w_w, steps, inverse scheduler; and ours for flow models."""
     settings = {
         name: (preset.cfg, preset.inversion_cfg, preset.schedule.steps, preset.schedule.sampler)
         for name, preset in PRESETS.items()
@@ -175,6 +181,8 @@ def test_presets_are_the_papers():
         "sdxl": (5.5, 1.0, 10, "ddim"),
         "dreamshaper-xl-turbo": (3.5, 1.0, 4, "dpm-solver-multistep"),
         "hunyuan-dit": (5.0, 1.0, 10, "ddim"),
+        "z-image": (4.0, 1.0, 10, "euler"),
+        "z-image-turbo": (1.0, 1.0, 8, "euler"),
     }
 
 
@@ -183,7 +191,9 @@ def test_presets_are_the_papers():
 
 @torch.no_grad()
 def test_prompt_embeds_are_the_encoders_states(base, kind):
-    """SDXL: the penultimate states side by side; SD: the last; Hunyuan-DiT: BERT's last, masked."""
+    """SDXL: the penultimate states side by side; SD: the last; Hunyuan-DiT: BERT's last, masked; Z-Image: the last
+    but one of its turns, each prompt alone.
+    """
     pipe, ours = base.pipe, encode(base, PROMPTS)
 
     def tokens(tokenizer):
@@ -199,6 +209,12 @@ def test_prompt_embeds_are_the_encoders_states(base, kind):
         assert_equal(ours.cond["pooled"], outputs[1].text_embeds)
     elif base.family == "hunyuan-dit":
         expected = pipe.text_encoder(**tokens(pipe.tokenizer)).last_hidden_state
+    elif base.family == "z-image":
+        for prompt, row, mask in zip(PROMPTS, ours.prompt_embeds, ours.prompt_mask, strict=True):
+            turns = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
+            inputs = pipe.tokenizer(turns, return_tensors="pt")
+            assert_equal(row[mask], pipe.text_encoder(**inputs, output_hidden_states=True).hidden_states[-2][0])
+        return
     else:
         expected = pipe.text_encoder(tokens(pipe.tokenizer).input_ids).last_hidden_state
     assert_equal(ours.prompt_embeds, expected)

@@ -1,0 +1,178 @@
+"""Flow models: where the steps lie, how samplers take them, and what tells a distilled model from its base."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from itertools import pairwise
+
+import diffusers
+import pytest
+import torch
+
+from npnet_core.errors import InputError
+from npnet_core.redenoising import redenoise
+from tests import tiny_pipelines
+from trainer.bases import Schedule, default_preset, denoiser, encode, initial_noise, levels, load_base, predict, sample
+
+PROMPTS = ["a red circle left of a blue square", "one green square"]
+SEEDS = [3, 1024]
+HEIGHT, WIDTH = 128, 96
+SHAPE = (16, HEIGHT // 8, WIDTH // 8)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tiny_pipelines.tiny_z_image(tmp_path_factory.mktemp("flow") / "z-image")
+
+
+@pytest.fixture(scope="session")
+def base(folder):
+    return load_base(folder)
+
+
+@pytest.fixture(scope="session")
+def prompts(base):
+    return encode(base, PROMPTS)
+
+
+@pytest.fixture
+def changed(folder, tmp_path):
+    """`changed("scheduler/scheduler_config.json", shift=3)`: a copy of the folder with other entries in a JSON file."""
+
+    def copy(file, **entries):
+        other = shutil.copytree(folder, tmp_path / "changed", dirs_exist_ok=True)
+        path = other / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+        return other
+
+    return copy
+
+
+def noise_of(base):
+    return initial_noise(base, SEEDS, HEIGHT, WIDTH)
+
+
+def velocity(base, x, sigma, prompts, cfg):
+    return predict(base, x, 1000 * sigma, prompts, cfg)
+
+
+@pytest.mark.parametrize(
+    "shift",
+    [{"shift": 3.0}, {"use_dynamic_shifting": True}, {"use_dynamic_shifting": True, "time_shift_type": "linear"}],
+)
+@pytest.mark.parametrize("steps", [1, 8])
+def test_sigmas_are_the_pipelines(changed, shift, steps):
+    folder = changed("scheduler/scheduler_config.json", **shift)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    pipe(
+        list(PROMPTS[1:]), num_inference_steps=steps, guidance_scale=0, height=HEIGHT, width=WIDTH, output_type="latent"
+    )
+    grid = levels(load_base(folder), Schedule("euler", steps), SHAPE)
+    assert [level.sigma for level in grid] == pipe.scheduler.sigmas[:-1].tolist()
+    assert [level.t for level in grid] == pipe.scheduler.timesteps.tolist()
+    assert [level.alpha for level in grid] == [1 - level.sigma for level in grid]
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm-solver-multistep"])
+def test_every_sampler_steps_on_the_same_sigmas(base, sampler):
+    assert levels(base, Schedule(sampler, 5), SHAPE) == levels(base, Schedule("euler", 5), SHAPE)
+
+
+def test_heun_is_its_definition(base, prompts):
+    """Euler's step with the mean of the velocities at both of its ends; the last step is Euler's."""
+    x = noise_of(base)
+    *sigmas, last = [level.sigma for level in levels(base, Schedule("heun", 4), SHAPE)]
+    for sigma, lower in pairwise([*sigmas, last]):
+        here = velocity(base, x, sigma, prompts, 4.0)
+        there = velocity(base, x + (lower - sigma) * here, lower, prompts, 4.0)
+        x = x + (lower - sigma) * (here + there) / 2
+    x = x - last * velocity(base, x, last, prompts, 4.0)
+    ours = sample(base, noise_of(base), prompts, Schedule("heun", 4), 4.0)
+    torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
+
+
+def test_dpm_solver_is_its_definition(base, prompts):
+    """DPM-Solver++(2M), eq. 15 of arXiv 2211.01095, with λ = log α - log σ; first order where λ is infinite."""
+    x, before, step_before = noise_of(base), None, math.inf
+    sigmas = [level.sigma for level in levels(base, Schedule("dpm-solver-multistep", 5), SHAPE)]
+    for sigma, lower in pairwise([*sigmas, 0.0]):
+        denoised = x - sigma * velocity(base, x, sigma, prompts, 4.0)
+        if sigma == 1 or lower == 0:
+            step, data = math.inf, denoised
+        else:
+            step = math.log((1 - lower) / lower * sigma / (1 - sigma))
+            data = denoised + step / step_before / 2 * (denoised - before)
+        x = lower / sigma * x + (1 - lower) * (1 - math.exp(-step)) * data
+        before, step_before = denoised, step
+    ours = sample(base, noise_of(base), prompts, Schedule("dpm-solver-multistep", 5), 4.0)
+    torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
+
+
+def test_redenoising_is_two_euler_steps(base, prompts):
+    x = noise_of(base)
+    first, second = (level.sigma for level in levels(base, Schedule("euler", 10), SHAPE)[:2])
+    lower = x + (second - first) * velocity(base, x, first, prompts, 5.0)
+    expected = lower + (first - second) * velocity(base, lower, second, prompts, 1.0)
+    target, _ = redenoise(denoiser(base, prompts), x, levels(base, Schedule("euler", 10), SHAPE), cfg=5.0)
+    torch.testing.assert_close(target, expected, rtol=1e-5, atol=1e-5)
+    assert (target - x).std() > 1e-3
+
+
+# A distilled model and its base
+
+
+@pytest.mark.parametrize(
+    ("file", "entries", "said", "guidance", "preset"),
+    [
+        ("scheduler/scheduler_config.json", {"shift": 3.0}, None, "none", "z-image-turbo"),
+        ("scheduler/scheduler_config.json", {"shift": 3.0}, False, "cfg", "z-image"),
+        ("scheduler/scheduler_config.json", {"shift": 6.0}, True, "none", "z-image-turbo"),
+        ("model_index.json", {"is_distilled": True}, None, "none", "z-image-turbo"),
+        ("model_index.json", {"is_distilled": True}, False, "cfg", "z-image"),
+    ],
+)
+def test_what_is_distilled(changed, file, entries, said, guidance, preset):
+    base = load_base(changed(file, **entries), distilled=said)
+    assert (base.guidance, default_preset(base)) == (guidance, preset)
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (
+            Schedule("ddim", 4),
+            "Sampler ddim does not exist for flow models .*: use one of euler, heun, dpm-solver-multis",
+        ),
+        (Schedule("euler", 4, "trailing"), "Spacing trailing does not exist for flow models .*: leave it out"),
+    ],
+)
+def test_samplers_of_other_models(base, schedule, message):
+    with pytest.raises(InputError, match=message):
+        levels(base, schedule)
+
+
+@pytest.mark.parametrize("entries", [{"shift": -0.5}, {"invert_sigmas": True}])
+def test_sigmas_that_do_not_fall(changed, entries):
+    base = load_base(changed("scheduler/scheduler_config.json", **entries))
+    with pytest.raises(InputError, match="sigmas of .* at 4 steps do not fall .*: mend its"):
+        levels(base, Schedule("euler", 4))
+
+
+@pytest.mark.parametrize(
+    ("file", "entries", "message"),
+    [
+        ("model_index.json", {"_class_name": "ZImageInpaintPipeline"}, "of the class ZImageInpaintPipeline, with "),
+        ("model_index.json", {"scheduler": ["diffusers", "DDIMScheduler"]}, "uses DDIMScheduler, but only FlowMatch"),
+        ("scheduler/scheduler_config.json", {"stochastic_sampling": True}, "without stochastic_sampling"),
+    ],
+)
+def test_models_that_cannot_be_used(changed, file, entries, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_base(changed(file, **entries))
+    assert "\n" not in str(caught.value)

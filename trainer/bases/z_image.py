@@ -1,0 +1,103 @@
+"""Z-Image: a single-stream transformer that reads the last but one hidden states of Qwen3."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from trainer.bases.flow import Flow
+from trainer.bases.schedules import Guidance, Preset, Schedule
+
+TOKENS = 512  # the pipeline's max_sequence_length, chat template included
+TURBO_SHIFT = 3.0  # of the published schedulers: Turbo's; the base's is 6
+
+
+class ZImage(Flow):
+    """Z-Image and its Turbo. diffusers counts guidance as cfg - 1 and time from 0 at pure noise to 1, and turns the
+    velocity round.
+    """
+
+    title = "Z-Image"
+    pipeline = "ZImagePipeline"
+    components: ClassVar = {
+        "_class_name": "ZImagePipeline",
+        "transformer": "ZImageTransformer2DModel",
+        "text_encoder": "Qwen3Model",
+    }
+    presets: ClassVar = {
+        # cfg 4 and 25 steps: ComfyUI's template. A step at shift 6 is small, x' - x = (1 - sigma) (w - w') (...) with
+        # 1 - sigma = .018 at 10 steps; two steps deep it is .04, where SDXL's ten steps have .046.
+        "z-image": Preset(4.0, 1.0, Schedule("euler", 10), steps=25, depth=2),
+        # 8 predictions: the model's name for its distillation, and ComfyUI's template
+        "z-image-turbo": Preset(1.0, 1.0, Schedule("euler", 8), steps=8, guidance="none"),
+    }
+    family = "z-image"
+    prompt_tokens = TOKENS
+
+    @property
+    def guidance(self) -> Guidance:
+        """Built into Turbo, whose files differ from its base's in the shift alone."""
+        turbo = self.pipe.scheduler.config.shift == TURBO_SHIFT
+        return "none" if (turbo if self.distilled is None else self.distilled) else "cfg"
+
+    @property
+    def patch(self) -> int:
+        """Latent pixels per side of a token."""
+        return self.network.config.all_patch_size[0]
+
+    @property
+    def multiple(self) -> int:
+        return self.pixels * self.patch
+
+    @property
+    def size(self) -> int:
+        return self.pipe.vae.config.sample_size
+
+    @property
+    def prompt_dim(self) -> int:
+        return self.pipe.text_encoder.config.hidden_size
+
+    def encode_prompts(self, prompts: list[str]) -> dict[str, Tensor]:
+        embeds, _ = self.pipe.encode_prompt(
+            list(prompts),  # which the pipeline changes
+            self.pipe.text_encoder.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=TOKENS,
+        )
+        lengths = torch.tensor([len(each) for each in embeds], device=embeds[0].device)
+        padded = pad_sequence(embeds, batch_first=True)
+        return {
+            "prompt_embeds": padded,
+            "prompt_mask": torch.arange(padded.shape[1], device=padded.device) < lengths[:, None],
+        }
+
+    def set_timesteps(self, scheduler, steps: int, shape: tuple[int, int, int]) -> None:
+        from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift
+
+        config, (_, height, width) = scheduler.config, shape
+        mu = calculate_shift(
+            (height // 2) * (width // 2),
+            config.base_image_seq_len,
+            config.max_image_seq_len,
+            config.base_shift,
+            config.max_shift,
+        )
+        sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()
+        scheduler.set_timesteps(steps, device=self.device, sigmas=sigmas, mu=mu)
+
+    def run_network(
+        self, x: Tensor, t: Tensor, inputs: dict[str, Tensor], cfg: float, control: Tensor | None
+    ) -> Tensor:
+        lengths = inputs["prompt_mask"].sum(1).tolist()
+        output = self.network(
+            list(x[:, :, None]),  # one frame
+            ((1000 - t) / 1000).expand(len(x)),
+            [embeds[:length] for embeds, length in zip(inputs["prompt_embeds"], lengths, strict=True)],
+            patch_size=self.patch,
+            f_patch_size=self.network.config.all_f_patch_size[0],
+            return_dict=False,
+        )[0]
+        return -torch.stack(output)[:, :, 0]
