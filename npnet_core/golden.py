@@ -8,7 +8,8 @@ n input cells of the unit interval, K = A_h A_hᵀ, L = A_w A_wᵀ and ν fresh 
 
 so the golden noise is as white as the net leaves it. Where n = R, A is the identity and this is the net itself.
 A net that takes any size and every token (its config's ``any_size``) needs none of this and is given both as they are.
-Padding of a prompt, which a mask tells, is cut off before any net sees it.
+Padding of a prompt, which a mask tells, is cut off before any net sees it, and the prompt has the form that
+:mod:`npnet_core.prompt_form` gives it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from .architectures import GoldenNet
 from .errors import InputError
+from .prompt_form import canonical
 
 LONG_PROMPT = ("truncate", "average", "recurse")
 
@@ -93,7 +95,7 @@ def golden_noise(
     Args:
         npnet: the net, in eval mode.
         noise: [B, C, H, W] of unit variance, any H and W, any floating-point type, any device.
-        prompt: [B, T, D] or [1, T, D], the embedding from the net's base model, any number of tokens T.
+        prompt: [B, T, D] or [1, T, D], the embedding as the net's base model gives it, any number of tokens T.
         prompt_mask: [B, T] or [1, T] bool, True for the tokens that count, in any place; the others have no influence
             at all. None if all count.
         strength: 0 is the noise, 1 the golden noise, between them ``torch.lerp``; up to 2 the change is exaggerated.
@@ -123,7 +125,7 @@ def golden_noise(
 
     device = next(npnet.parameters()).device if device is None else torch.device(device)
     x = noise.detach().to("cpu", torch.float32)
-    tokens = real_tokens(prompt.detach().to(device, torch.float32), prompt_mask)
+    tokens = real_tokens(canonical(config.family, prompt.detach().to(device))[0], prompt_mask)
     images = []
     for i in range(len(x)):
         prompt = tokens[i % len(tokens)]
