@@ -64,7 +64,7 @@ lint: $(VENV)/ready
 	$(BIN)/python -m ruff format --check .
 
 bench: $(VENV)/ready
-	for table in apply redenoise collect fit evaluate; do $(BIN)/python -m benchmarks.$$table || exit 1; done
+	for table in apply bases redenoise collect fit evaluate; do $(BIN)/python -m benchmarks.$$table || exit 1; done
 
 gpu: $(VENV)/ready
 	COMFYUI_PATH="$(COMFYUI_PATH)" $(BIN)/python -m benchmarks.gpu

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from npnet_core.architectures import new_net
 from npnet_core.checkpoint import load_npnet, save_npnet
 from npnet_core.config import PUBLISHED, Config, UNetConfig
+from npnet_core.flops import flops
 from npnet_core.golden import carry_back, golden_noise, noise_generator, to_square
 from npnet_core.layers import SingularValueBranch
 from npnet_core.model import NPNet
 
 from .comfyui import MISSING, find_comfyui
-from .timing import flops, median_seconds, paired, row
+from .timing import median_seconds, paired, row
 
 
 class FromParts(nn.Module):

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from npnet_core.config import MENDED, NPNetConfig
+from npnet_core.flops import flops
 from npnet_core.layers import decompose
 from npnet_core.model import NPNet
 from npnet_core.npd import Manifest, NPDReader, NPDWriter
@@ -34,7 +35,7 @@ from trainer.data.prefetch import prefetch
 from trainer.fitting.history import read_history
 from trainer.fitting.pair_batches import Batches
 
-from .timing import flops, row, seconds
+from .timing import row, seconds
 
 WIDTHS, LAYERS = (128, 256), 10  # of the text encoders
 SMALL = {"swin_size": 64, "swin_dim": 48, "swin_depths": (2, 2, 2), "swin_heads": (2, 4, 8), "swin_window": 4}
@@ -137,10 +138,10 @@ def side_by_side(folder: Path, device: str, rounds: int, steps: int, batch: int)
 
 def proportions(config: NPNetConfig, base: bases.Base) -> None:
     """Floating point operations of encoding one prompt, per forward and backward of the net: SDXL's and here."""
-    sdxl = encoder_flops((768, 3072, 12, 12), (1280, 5120, 32, 20)) / net_flops(NPNetConfig(**MENDED))
+    sdxl = encoder_flops((768, 3072, 12, 12), (1280, 5120, 32, 20)) / step_flops(NPNetConfig(**MENDED))
     encoders = (base.pipe.text_encoder.config, base.pipe.text_encoder_2.config)
     sizes = [(c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_attention_heads) for c in encoders]
-    here = encoder_flops(*sizes) / net_flops(config)
+    here = encoder_flops(*sizes) / step_flops(config)
     row("operations per prompt / per training pair", f"SDXL {sdxl:.1f}, here {here:.1f}")
 
 
@@ -155,7 +156,7 @@ def encoder_flops(*sizes: tuple[int, int, int, int]) -> int:
         return sum(flops(lambda encoder=encoder: encoder(tokens)) for encoder in encoders)
 
 
-def net_flops(c: NPNetConfig) -> int:
+def step_flops(c: NPNetConfig) -> int:
     """Of forward and backward on one pair, without the SVD."""
     npnet, noise = NPNet(c), torch.randn(1, c.channels, c.resolution, c.resolution)
     prompt, svd = torch.randn(1, c.prompt_tokens, c.prompt_dim), decompose(noise, c.tile)

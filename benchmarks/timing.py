@@ -1,4 +1,4 @@
-"""What calls cost: seconds, of two in turn so that a drifting machine changes both, or operations."""
+"""What calls cost: seconds, of two in turn so that a drifting machine changes both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -35,13 +34,6 @@ def paired(a: Callable[[], object], b: Callable[[], object], runs: int) -> tuple
         statistics.median(t for _, t in pairs),
         statistics.median(t / u for t, u in pairs),
     )
-
-
-def flops(function: Callable[[], object]) -> int:
-    """Floating point operations; singular value decompositions are left out, torch does not count them."""
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops()
 
 
 def row(what: str, figure: str, bound: str = "") -> None:

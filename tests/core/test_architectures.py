@@ -10,12 +10,15 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.bases import BASES, net_for, sd35_medium
 from npnet_core.architectures import ARCHITECTURES, GoldenNet, new_net
 from npnet_core.checkpoint import load_npnet, read_npnet, save_npnet
-from npnet_core.config import MENDED, Config, NPNetConfig, UNetConfig
+from npnet_core.config import MENDED, Config, NPNetConfig, UNetConfig, narrow_prompt
 from npnet_core.diagnostics import prompt_dependence
 from npnet_core.errors import InputError
+from npnet_core.flops import flops, net_flops
 from npnet_core.golden import LONG_PROMPT, golden_noise
 from npnet_core.npd import NPDReader
 from npnet_core.unet import Convolution, CrossAttention
@@ -26,7 +29,9 @@ from trainer.commands.fit import run
 from trainer.commands.inspect import describe_npnet
 from trainer.commands.options import save_config
 from trainer.data.embeddings import Embeddings
+from trainer.fitting.build_net import NetInputs, starting_net
 from trainer.fitting.pair_batches import Batches
+from trainer.fitting.settings import NetSettings
 
 SMALL_UNET = {"resolution": 16, "prompt_tokens": 7, "prompt_dim": 12, "widths": (32, 64)}
 FIT = {"npnet": {}, "unet": {"arch": "unet", "widths": (32, 32)} | dict.fromkeys(
@@ -351,6 +356,48 @@ def test_files_of_unknown_architectures_are_refused(metadata, words, tmp_path):
 @pytest.mark.parametrize("config", [small("npnet", family="mine"), small("unet"), small("unet", prompt_width=40)])
 def test_a_config_survives_json(config):
     assert type(config).from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("prompt_dim", "width"), [(768, None), (4096, None), (7680, 128), (15360, 64), (20480, 32), (30720, 32)]
+)
+def test_wide_prompts_get_a_narrow_first_projection(prompt_dim, width):
+    assert narrow_prompt(prompt_dim) == width
+    inputs = NetInputs("mine", 16, 8, 5, prompt_dim)
+    npnet = starting_net(NetSettings(arch="unet", widths=(32,)), inputs, seed=0)
+    assert npnet.prompt_linear.weight.shape == (width or 32, prompt_dim)
+    with torch.no_grad():
+        golden = npnet(torch.randn(1, 16, 8, 8), torch.randn(1, 5, prompt_dim))
+    assert golden.shape == (1, 16, 8, 8)
+
+
+def test_operations_are_counted_from_shapes():
+    """A net of one level and one block, by hand: a product of [n, a] and [a, b] is 2nab."""
+    pixels, dim, tokens, wide = 64, 32, 5, 12
+    config = UNetConfig("mine", 4, 16, tokens, wide, widths=(dim,))
+    products = [
+        (tokens, wide, dim),
+        (pixels, 9 * 16, dim),
+        (pixels, dim, dim),
+        (tokens, dim, 2 * dim),
+        (pixels, dim, tokens),
+        (pixels, tokens, dim),
+        (pixels, dim, dim),
+        (pixels, 9 * dim, 2 * dim),
+        (pixels, 2 * dim, dim),
+        (pixels, 9 * dim, 16),
+    ]
+    assert net_flops(config) == sum(2 * n * a * b for n, a, b in products)
+    with sdpa_kernel(SDPBackend.MATH):  # of the CPU's own kernel torch counts nothing
+        assert net_flops(small("npnet")) == flops(lambda: random_net("npnet")(*inputs(1)))
+
+
+def test_a_net_is_small_beside_its_base():
+    """Of these bases SDXL alone takes fewer operations than the one here, two thirds, as the benchmark prints."""
+    with torch.device("meta"), torch.no_grad():
+        prediction = flops(sd35_medium()())
+    for base in BASES:
+        assert net_flops(net_for(base)) <= min(10e9, 0.02 * prediction)
 
 
 def test_a_config_says_nothing_of_a_first_projection_as_wide_as_ever():

@@ -12,6 +12,7 @@ from npnet_core.checkpoint import load_npnet, read_npnet
 from npnet_core.config import NPNetConfig
 from npnet_core.diagnostics import Whiteness, dependence, whiteness
 from npnet_core.errors import InputError, escaped
+from npnet_core.flops import net_flops
 from npnet_core.golden import golden_noise
 from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
@@ -78,6 +79,7 @@ def describe_npnet(path: Path) -> dict[str, str]:
         "prompt": f"{tokens}, {c.prompt_dim} wide",
         "parameters": parameters(npnet) + (f"; {file.unused:,} more in the file, unused" if file.unused else ""),
     }
+    rows["computation"] = f"{net_flops(c) / 1e9:.3g} GFLOP for one noise of that size and so many tokens"
     if isinstance(c, NPNetConfig) and c.text_term:
         rows["alpha"] = f"{npnet.text_weight().item():.3g} (in the file: {npnet.alpha.item():.4g})"
     if isinstance(c, NPNetConfig) and c.residual_branch:

@@ -14,7 +14,7 @@ import torch
 
 from npnet_core.architectures import ARCHITECTURES, GoldenNet, new_net
 from npnet_core.checkpoint import WRAPPERS, load_npnet, swin_of_today
-from npnet_core.config import MENDED, Config, NPNetConfig
+from npnet_core.config import MENDED, Config, NPNetConfig, UNetConfig, narrow_prompt
 from npnet_core.errors import InputError
 from npnet_core.model import NPNet
 from npnet_core.tensorfile import check_tensors, read_tensors
@@ -50,6 +50,8 @@ def starting_net(settings: NetSettings, inputs: NetInputs, seed: int) -> GoldenN
             "residual_branch": "residual" not in settings.without,
             **({} if settings.published_quirks else MENDED),
         }
+    if settings.architecture == UNetConfig.architecture:
+        given["prompt_width"] = narrow_prompt(inputs.prompt_dim)
     npnet = new_npnet(ARCHITECTURES[settings.architecture][0](**given | settings.shape), seed)
     if settings.swin_weights is not None:
         load_imagenet_swin(npnet, settings.swin_weights)
