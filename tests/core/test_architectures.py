@@ -395,7 +395,7 @@ def test_operations_are_counted_from_shapes():
 def test_a_net_is_small_beside_its_base():
     """Of these bases SDXL alone takes fewer operations than the one here, two thirds, as the benchmark prints."""
     with torch.device("meta"), torch.no_grad():
-        prediction = flops(sd35_medium()())
+        prediction = flops(sd35_medium())
     for base in BASES:
         assert net_flops(net_for(base)) <= min(10e9, 0.02 * prediction)
 
