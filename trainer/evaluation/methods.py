@@ -98,7 +98,7 @@ def repaint(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, round
 
 def golden(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, npnet: GoldenNet) -> Tensor:
     """The net's golden noise."""
-    return golden_noise(npnet, noise, prompts.prompt_embeds)
+    return golden_noise(npnet, noise, prompts.prompt_embeds, prompts.prompt_mask)
 
 
 def choose_methods(

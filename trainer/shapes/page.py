@@ -76,7 +76,7 @@ def noise_pictures(out: Path, models: World, nets: Mapping[str, GoldenNet], resu
     )
     head, parts = ["caption, seed", "noise", "golden noise", "change", "standard picture", "golden picture"], []
     for name, npnet in nets.items():
-        golden, rows = golden_noise(npnet, noise, prompts.prompt_embeds), []
+        golden, rows = golden_noise(npnet, noise, prompts.prompt_embeds, prompts.prompt_mask), []
         for item, before, after in zip(items, noise, golden, strict=True):
             pictures = read_images([out / item["images"][method] for method in ("standard", name)])
             cells = [noise_rgb(before), noise_rgb(after), noise_rgb(ENLARGED * (after - before)), *pictures]
