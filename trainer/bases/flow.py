@@ -78,8 +78,8 @@ class Flow(Base):
             )
         if schedule.spacing is not None:
             raise InputError(
-                f"Spacing {schedule.spacing} does not exist for flow models such as {self.source}, whose shift says where "
-                "the steps lie: leave it out."
+                f"Spacing {schedule.spacing} does not exist for flow models such as {self.source}: leave it out, their "
+                "shift says where the steps lie."
             )
         euler = diffusers.FlowMatchEulerDiscreteScheduler(**self.noise_schedule)
         self.set_timesteps(euler, schedule.steps, shape)

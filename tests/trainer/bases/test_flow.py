@@ -160,7 +160,7 @@ def test_samplers_of_other_models(base, schedule, message):
 @pytest.mark.parametrize("entries", [{"shift": -0.5}, {"invert_sigmas": True}])
 def test_sigmas_that_do_not_fall(changed, entries):
     base = load_base(changed("scheduler/scheduler_config.json", **entries))
-    with pytest.raises(InputError, match="sigmas of .* at 4 steps do not fall .*: mend its"):
+    with pytest.raises(InputError, match=r"sigmas of .* at 4 steps do not fall .*: mend its"):
         levels(base, Schedule("euler", 4))
 
 
