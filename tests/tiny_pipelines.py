@@ -68,6 +68,9 @@ def vae(channels: int = 4, **config):
     )
 
 
+FLUX_VAE = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "force_upcast": True}
+
+
 def unet(width: int, channels: int = 4, **config):
     from diffusers import UNet2DConditionModel
 
@@ -83,7 +86,10 @@ def unet(width: int, channels: int = 4, **config):
     )
 
 
-LISTENING = ("attn2.to_k.weight", "attn2.to_v.weight", "attn2.to_out.0.weight", "cap_embedder.1.weight")
+LISTENING = (
+    *("attn2.to_k.weight", "attn2.to_v.weight", "attn2.to_out.0.weight"),  # UNets', Hunyuan-DiT's
+    *("cap_embedder.1.weight", "context_embedder.weight"),  # Z-Image's; SD3's and FLUX.1's
+)
 
 
 def lively(network: torch.nn.Module) -> torch.nn.Module:
@@ -170,14 +176,30 @@ def tiny_sdxl(
     return folder
 
 
+def t5_tokenizer(tokens: int = 256):
+    """T5's vocabulary of single letters."""
+    from transformers import T5Tokenizer
+
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    words += [(letter, -3.0) for letter in string.ascii_lowercase]
+    return T5Tokenizer(vocab=words, extra_ids=0, model_max_length=tokens)
+
+
+def t5_encoder(width: int):
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(vocab_size=len(t5_tokenizer()), d_model=width, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    )
+
+
 def tiny_hunyuan_dit(folder: Path, seed: int = 0) -> Path:
     """A Hunyuan-DiT whose BERT is 32 wide and whose T5 is 40 wide."""
     from diffusers import DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
-    from transformers import BertConfig, BertModel, BertTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     letters = list(string.ascii_lowercase)
     bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters), *WORDS[:-2]]
-    t5 = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in letters)]
     torch.manual_seed(seed)
     HunyuanDiTPipeline(
         vae=vae(scaling_factor=0.13025, force_upcast=True),
@@ -192,10 +214,8 @@ def tiny_hunyuan_dit(folder: Path, seed: int = 0) -> Path:
                 max_position_embeddings=128,
             )
         ),
-        tokenizer_2=T5Tokenizer(vocab=t5, extra_ids=0, model_max_length=256),
-        text_encoder_2=T5EncoderModel(
-            T5Config(vocab_size=len(t5), d_model=40, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
-        ),
+        tokenizer_2=t5_tokenizer(),
+        text_encoder_2=t5_encoder(40),
         transformer=lively(
             HunyuanDiT2DModel(
                 sample_size=16,
@@ -257,7 +277,7 @@ def tiny_z_image(folder: Path, seed: int = 0, shift: float = 6.0, **transformer)
     small = {"n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2}
     rope = {"axes_dims": [4, 6, 6], "axes_lens": [640, 64, 64]}
     ZImagePipeline(
-        vae=vae(16, scaling_factor=0.3611, shift_factor=0.1159, force_upcast=True),
+        vae=vae(16, **FLUX_VAE),
         tokenizer=tokenizer,
         text_encoder=Qwen3Model(
             Qwen3Config(
@@ -273,5 +293,76 @@ def tiny_z_image(folder: Path, seed: int = 0, shift: float = 6.0, **transformer)
         ),
         transformer=lively(ZImageTransformer2DModel(dim=32, cap_feat_dim=32, **small, **rope, **transformer)),
         scheduler=flow_scheduler(shift=shift),
+    ).save_pretrained(folder)
+    return folder
+
+
+def tiny_sd3(folder: Path, seed: int = 0) -> Path:
+    """An SD3 whose text encoders are 24, 40 and 64 wide."""
+    from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+    from transformers import CLIPTextModelWithProjection
+
+    torch.manual_seed(seed)
+    tokenizer, tokenizer_2 = clip_tokenizer(), clip_tokenizer("!")
+    StableDiffusion3Pipeline(
+        vae=vae(16, scaling_factor=1.5305, shift_factor=0.0609, force_upcast=True),
+        tokenizer=tokenizer,
+        text_encoder=clip_text_model(
+            CLIPTextModelWithProjection, tokenizer, 24, num_hidden_layers=2, projection_dim=24
+        ),
+        tokenizer_2=tokenizer_2,
+        text_encoder_2=clip_text_model(
+            CLIPTextModelWithProjection, tokenizer_2, 40, num_hidden_layers=2, projection_dim=40, hidden_act="gelu"
+        ),
+        tokenizer_3=t5_tokenizer(512),
+        text_encoder_3=t5_encoder(64),
+        transformer=lively(
+            SD3Transformer2DModel(
+                sample_size=16,
+                patch_size=2,
+                in_channels=16,
+                num_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=64,
+                caption_projection_dim=32,
+                pooled_projection_dim=24 + 40,
+                out_channels=16,
+                pos_embed_max_size=24,
+                qk_norm="rms_norm",
+            )
+        ),
+        scheduler=flow_scheduler(shift=3.0),
+    ).save_pretrained(folder)
+    return folder
+
+
+def tiny_flux(folder: Path, seed: int = 0, guidance: bool = True, **scheduler) -> Path:
+    """A FLUX.1 whose CLIP is 24 wide and whose T5 is 40 wide: dev, or without a guidance embedding schnell."""
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextModel
+
+    torch.manual_seed(seed)
+    tokenizer = clip_tokenizer()
+    FluxPipeline(
+        vae=vae(16, **FLUX_VAE),
+        tokenizer=tokenizer,
+        text_encoder=clip_text_model(CLIPTextModel, tokenizer, 24, num_hidden_layers=2),
+        tokenizer_2=t5_tokenizer(512),
+        text_encoder_2=t5_encoder(40),
+        transformer=lively(
+            FluxTransformer2DModel(
+                in_channels=64,
+                num_layers=1,
+                num_single_layers=1,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=40,
+                pooled_projection_dim=24,
+                guidance_embeds=guidance,
+                axes_dims_rope=(4, 6, 6),
+            )
+        ),
+        scheduler=flow_scheduler(**{"shift": 3.0 if guidance else 1.0, "use_dynamic_shifting": guidance} | scheduler),
     ).save_pretrained(folder)
     return folder

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from trainer.bases.base import Base
+from trainer.bases.flux import Flux
 from trainer.bases.hunyuan_dit import HunyuanDiT
 from trainer.bases.schedules import Preset
+from trainer.bases.sd3 import StableDiffusion3
 from trainer.bases.stable_diffusion import StableDiffusion, StableDiffusionXL
 from trainer.bases.z_image import ZImage
 
@@ -13,6 +15,8 @@ FAMILIES: tuple[type[Base], ...] = (
     StableDiffusion,
     HunyuanDiT,
     ZImage,
+    StableDiffusion3,
+    Flux,
 )
 
 PRESETS: dict[str, Preset] = {name: preset for family in FAMILIES for name, preset in family.presets.items()}

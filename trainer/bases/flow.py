@@ -61,6 +61,27 @@ class Flow(Base):
                 "stochastic_sampling says where the noise levels of a flow model lie: choose another base model."
             )
 
+    @property
+    @abstractmethod
+    def patch(self) -> int:
+        """Latent pixels per side of the network's tokens."""
+
+    @property
+    def multiple(self) -> int:
+        return self.pixels * self.patch
+
+    @property
+    def size(self) -> int:
+        return self.pipe.vae.config.sample_size
+
+    def shift(self, scheduler, shape: tuple[int, int, int]) -> float:
+        """mu, the dynamic shift of a scheduler for latents (C, h, w): linear in the number of the network's tokens."""
+        from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+        tokens, config = (shape[1] // self.patch) * (shape[2] // self.patch), scheduler.config
+        lengths = config.base_image_seq_len, config.max_image_seq_len
+        return calculate_shift(tokens, *lengths, config.base_shift, config.max_shift)
+
     @abstractmethod
     def set_timesteps(self, scheduler, steps: int, shape: tuple[int, int, int]) -> None:
         """``scheduler.set_timesteps`` on ``self.device`` with what the pipeline passes for latents (C, h, w)."""

@@ -122,6 +122,13 @@ def find_family(source: str, index: dict) -> type[Base]:
     for family in FAMILIES:
         if all(said.get(name) == part for name, part in family.components.items()):
             return family
+    for family in FAMILIES:
+        if family.components.get("_class_name") == said["_class_name"]:
+            lacking = [f"{name} ({part})" for name, part in family.components.items() if said.get(name) != part]
+            raise InputError(
+                f"{source} lacks a part that {family.title} models need, {', '.join(lacking)}: get the model whole, or "
+                "choose another base model."
+            )
     *others, last = (family.title for family in FAMILIES)
     raise InputError(
         f"{source} is of the class {index.get('_class_name')}, with {', '.join(filter(None, parts.values()))}, which "

@@ -45,16 +45,7 @@ class ZImage(Flow):
 
     @property
     def patch(self) -> int:
-        """Latent pixels per side of a token."""
         return self.network.config.all_patch_size[0]
-
-    @property
-    def multiple(self) -> int:
-        return self.pixels * self.patch
-
-    @property
-    def size(self) -> int:
-        return self.pipe.vae.config.sample_size
 
     @property
     def prompt_dim(self) -> int:
@@ -75,18 +66,8 @@ class ZImage(Flow):
         }
 
     def set_timesteps(self, scheduler, steps: int, shape: tuple[int, int, int]) -> None:
-        from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift
-
-        config, (_, height, width) = scheduler.config, shape
-        mu = calculate_shift(
-            (height // 2) * (width // 2),
-            config.base_image_seq_len,
-            config.max_image_seq_len,
-            config.base_shift,
-            config.max_shift,
-        )
         sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()
-        scheduler.set_timesteps(steps, device=self.device, sigmas=sigmas, mu=mu)
+        scheduler.set_timesteps(steps, device=self.device, sigmas=sigmas, mu=self.shift(scheduler, shape))
 
     def run_network(
         self, x: Tensor, t: Tensor, inputs: dict[str, Tensor], cfg: float, control: Tensor | None

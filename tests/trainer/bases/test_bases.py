@@ -16,6 +16,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from safetensors.torch import save_file
 
@@ -72,6 +73,8 @@ KINDS = {  # by their family
     "sd2": Kind(tiny_sd2, 1024, "v_prediction"),
     "sd": Kind(tiny_pipelines.tiny_sd, 32, "epsilon"),
     "z-image": Kind(tiny_pipelines.tiny_z_image, 32, "flow_prediction", 16, 512, "euler"),
+    "sd3": Kind(tiny_pipelines.tiny_sd3, 64, "flow_prediction", 16, 77 + 77, "euler"),
+    "flux": Kind(tiny_pipelines.tiny_flux, 40, "flow_prediction", 16, 256, "euler"),
 }
 FLOW = [kind for kind, facts in KINDS.items() if facts.prediction == "flow_prediction"]
 DIFFUSION = [kind for kind, facts in KINDS.items() if facts.prediction in ("epsilon", "v_prediction")]
@@ -134,8 +137,13 @@ def run(pipe, cfg=5.5, steps=4, output="latent", **inputs):
         inputs["use_resolution_binning"] = False
     if isinstance(pipe, diffusers.ZImagePipeline):
         cfg -= 1  # as it counts
+    elif isinstance(pipe, diffusers.StableDiffusion3Pipeline):
+        inputs["max_sequence_length"] = 77  # ComfyUI's T5
+    elif isinstance(pipe, diffusers.FluxPipeline):
+        inputs["max_sequence_length"] = 256
+        inputs["latents"] = pipe._pack_latents(inputs["latents"], *inputs["latents"].shape)
     pipe.set_progress_bar_config(disable=True)
-    return pipe(
+    images = pipe(
         list(PROMPTS),  # which Z-Image's changes
         num_inference_steps=steps,
         guidance_scale=cfg,
@@ -144,6 +152,9 @@ def run(pipe, cfg=5.5, steps=4, output="latent", **inputs):
         output_type=output,
         **inputs,
     ).images
+    if isinstance(pipe, diffusers.FluxPipeline) and output == "latent":
+        return pipe._unpack_latents(images, HEIGHT, WIDTH, pipe.vae_scale_factor)
+    return images
 
 
 def assert_equal(ours, expected, tolerance=1e-5):
@@ -183,6 +194,11 @@ def test_presets():
         "hunyuan-dit": (5.0, 1.0, 10, "ddim"),
         "z-image": (4.0, 1.0, 10, "euler"),
         "z-image-turbo": (1.0, 1.0, 8, "euler"),
+        "sd3.5": (4.0, 1.0, 10, "euler"),
+        "sd3.5-large-turbo": (1.0, 1.0, 4, "euler"),
+        "flux1-dev": (3.5, 1.0, 8, "euler"),
+        "flux1-krea-dev": (4.5, 1.0, 8, "euler"),
+        "flux1-schnell": (1.0, 1.0, 8, "euler"),
     }
 
 
@@ -192,12 +208,11 @@ def test_presets():
 @torch.no_grad()
 def test_prompt_embeds_are_the_encoders_states(base, kind):
     """SDXL: the penultimate states side by side; SD: the last; Hunyuan-DiT: BERT's last, masked; Z-Image: the last
-    but one of its turns, each prompt alone.
+    but one of its turns, each prompt alone; SD3: both CLIPs' penultimate, then T5's last; FLUX.1: T5's.
     """
     pipe, ours = base.pipe, encode(base, PROMPTS)
 
-    def tokens(tokenizer):
-        length = KINDS[kind].tokens
+    def tokens(tokenizer, length=KINDS[kind].tokens):
         return tokenizer(PROMPTS, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
 
     if base.family == "sdxl":
@@ -215,6 +230,18 @@ def test_prompt_embeds_are_the_encoders_states(base, kind):
             inputs = pipe.tokenizer(turns, return_tensors="pt")
             assert_equal(row[mask], pipe.text_encoder(**inputs, output_hidden_states=True).hidden_states[-2][0])
         return
+    elif base.family == "sd3":
+        clips = [
+            encoder(tokens(tokenizer, 77).input_ids, output_hidden_states=True)
+            for encoder, tokenizer in ((pipe.text_encoder, pipe.tokenizer), (pipe.text_encoder_2, pipe.tokenizer_2))
+        ]
+        clip = torch.cat([each.hidden_states[-2] for each in clips], dim=-1)
+        t5 = pipe.text_encoder_3(tokens(pipe.tokenizer_3, 77).input_ids).last_hidden_state
+        expected = torch.cat([F.pad(clip, (0, t5.shape[-1] - clip.shape[-1])), t5], dim=1)
+        assert_equal(ours.cond["pooled"], torch.cat([each.text_embeds for each in clips], dim=-1))
+    elif base.family == "flux":
+        expected = pipe.text_encoder_2(tokens(pipe.tokenizer_2).input_ids).last_hidden_state
+        assert_equal(ours.cond["pooled"], pipe.text_encoder(tokens(pipe.tokenizer, 77).input_ids).pooler_output)
     else:
         expected = pipe.text_encoder(tokens(pipe.tokenizer).input_ids).last_hidden_state
     assert_equal(ours.prompt_embeds, expected)
@@ -431,9 +458,11 @@ def test_evaluations_are_what_sampling_costs(sdxl, sampler):
 
 @pytest.mark.parametrize(("cfg", "cost"), [(1.0, 1), (5.5, 2), (0.0, 2)])
 def test_guidance_one_costs_one_branch(base, cfg, cost):
+    if base.guidance == "embedding":
+        cost = 1
     with counted_rows(base) as rows:
         predict(base, noise_of(base), 500, encode(base, PROMPTS), cfg)
-    assert rows == [2 * cost] == [2 * branches(base, cfg)]
+    assert sum(rows) == 2 * cost == 2 * branches(base, cfg)
 
 
 # Variants

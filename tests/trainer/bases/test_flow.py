@@ -28,6 +28,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def others(tmp_path_factory):
+    root = tmp_path_factory.mktemp("others")
+    return {
+        "sd3": tiny_pipelines.tiny_sd3(root / "sd3"),
+        "flux": tiny_pipelines.tiny_flux(root / "flux"),
+        "schnell": tiny_pipelines.tiny_flux(root / "schnell", guidance=False),
+    }
+
+
+@pytest.fixture(scope="session")
 def base(folder):
     return load_base(folder)
 
@@ -74,6 +84,44 @@ def test_sigmas_are_the_pipelines(changed, shift, steps):
     assert [level.sigma for level in grid] == pipe.scheduler.sigmas[:-1].tolist()
     assert [level.t for level in grid] == pipe.scheduler.timesteps.tolist()
     assert [level.alpha for level in grid] == [1 - level.sigma for level in grid]
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheduler", "shape"),
+    [
+        ("sd3", {}, (4, 3)),
+        ("sd3", {"use_dynamic_shifting": True}, (8, 4)),
+        ("flux", {}, (8, 4)),  # dev: dynamic
+        ("flux", {"use_dynamic_shifting": False, "shift": 1.0}, (8, 4)),  # schnell
+    ],
+)
+def test_sigmas_are_the_pipelines_of_other_families(others, tmp_path, kind, scheduler, shape):
+    folder = shutil.copytree(others[kind], tmp_path / "model")
+    path = folder / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | scheduler))
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    height, width = (16 * side for side in shape)
+    pipe(PROMPTS[1:], num_inference_steps=5, height=height, width=width, output_type="latent", max_sequence_length=77)
+    grid = levels(load_base(folder), Schedule("euler", 5), (16, height // 8, width // 8))
+    assert [level.sigma for level in grid] == pipe.scheduler.sigmas[:-1].tolist()
+    assert [level.t for level in grid] == pipe.scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("kind", ["sd3", "flux"])
+def test_prompts_of_other_lengths_change_no_image(others, kind):
+    """T5's padding is read, so a long prompt in a batch must not fill up a short one."""
+    base, schedule = load_base(others[kind]), Schedule("euler", 2)
+    texts = ["a red circle", "one green square " * 20, "a blue circle"]
+    noise, together = initial_noise(base, [1, 2, 3], 64, 64), encode(base, texts)
+    ours = sample(base, noise, together, schedule, 3.0)
+    for row, text in enumerate(texts):
+        alone = encode(base, [text])
+        mask = together.prompt_mask[row]
+        assert int(mask.sum()) == alone.prompt_embeds.shape[1]
+        torch.testing.assert_close(together.prompt_embeds[row, mask], alone.prompt_embeds[0], rtol=1e-4, atol=1e-4)
+        expected = sample(base, noise[row : row + 1], alone, schedule, 3.0)
+        torch.testing.assert_close(ours[row : row + 1], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", ["heun", "dpm-solver-multistep"])
@@ -139,6 +187,23 @@ def test_what_is_distilled(changed, file, entries, said, guidance, preset):
     assert (base.guidance, default_preset(base)) == (guidance, preset)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "guidance", "preset"),
+    [
+        ("sd3", None, "cfg", "sd3.5"),
+        ("sd3", True, "none", "sd3.5-large-turbo"),
+        ("flux", None, "embedding", "flux1-dev"),
+        ("schnell", None, "none", "flux1-schnell"),
+    ],
+)
+def test_guidance_of_other_families(others, kind, said, guidance, preset):
+    base = load_base(others[kind], distilled=said)
+    assert (base.guidance, default_preset(base)) == (guidance, preset)
+    noise, told = initial_noise(base, [1], 64, 64), encode(base, PROMPTS[:1])
+    outputs = [predict(base, noise, 500.0, told, cfg) for cfg in (1, 4.5)]
+    assert ((outputs[1] - outputs[0]).abs().max() > 1e-3) == (guidance != "none")
+
+
 # Wrong input
 
 
@@ -168,6 +233,7 @@ def test_sigmas_that_do_not_fall(changed, entries):
     ("file", "entries", "message"),
     [
         ("model_index.json", {"_class_name": "ZImageInpaintPipeline"}, "of the class ZImageInpaintPipeline, with "),
+        ("model_index.json", {"text_encoder": [None, None]}, r"lacks a part .* text_encoder \(Qwen3Model\): get the"),
         ("model_index.json", {"scheduler": ["diffusers", "DDIMScheduler"]}, "uses DDIMScheduler, but only FlowMatch"),
         ("scheduler/scheduler_config.json", {"stochastic_sampling": True}, "without stochastic_sampling"),
     ],
