@@ -1,9 +1,14 @@
 """Prompt embeddings beside a dataset: each distinct prompt is encoded once, then read through memory maps.
 
-    DATASET/embeddings/<base>/<prompts>.safetensors    prompt_embeds [n, T, D] fp16; hashes of the n prompts
+    DATASET/embeddings/<base>/<prompts>.safetensors    prompt_embeds of n prompts; their hashes
 
 <base> and <prompts> are hashes of the base model's name and of the prompts in the file. Files are written whole or not
 at all and never changed, so encoding that was stopped goes on, and several processes can share the work.
+
+Prompts are stored as nets see them (:mod:`npnet_core.prompt_form`). In files without a version, those of 0.1.0,
+``prompt_embeds`` is [n, T, D] fp16, which is all that CLIP's prompts need. Version 2 has tokens only, no padding:
+``prompt_embeds`` is [Σ lengths, D] with ``lengths`` [n], in fp16, or where a value is beyond that in bf16, which has
+fp32's range in as little space and is what the text encoders with such values run in.
 """
 
 from __future__ import annotations
@@ -11,18 +16,24 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from npnet_core.errors import InputError
 from npnet_core.npd import MALFORMED
+from npnet_core.prompt_form import canonical
 from npnet_core.tensorfile import write_tensors
 
+log = logging.getLogger(__name__)
+
+VERSION = 2
 PROMPTS_PER_FILE = 128  # 40 MB for SDXL; the most that a kill loses
 
 
@@ -30,26 +41,25 @@ class Embeddings:
     """The encoded prompts of one dataset and base model that are on the disk; opening reads the files' headers.
 
     Raises:
-        InputError: if a file is damaged, or if the files come from base models that differ.
+        InputError: if a file is damaged or of a newer version, or if the files come from base models that differ.
     """
 
     def __init__(self, dataset: str | Path, base: str):
         self.folder = Path(dataset) / "embeddings" / _hash(base)[:16]
         self.fingerprints: set[str] = set()  # of the base model
-        self._rows: dict[str, Tensor] = {}  # hash of a prompt → [T, D], a view of a file
+        self._rows: dict[str, Tensor] = {}  # hash of a prompt → its tokens [n, D], a view of a file
         for path in sorted(self.folder.glob("[!.]*.safetensors")):
             try:
-                with safetensors.safe_open(path, "pt") as file:
-                    metadata, rows = file.metadata(), file.get_tensor("prompt_embeds")
+                rows, metadata = _read(path)
                 self._rows |= dict(zip(json.loads(metadata["prompts"]), rows, strict=True))
                 self.fingerprints.add(metadata["fingerprint"])
-                if rows.ndim != 3 or rows.dtype != torch.float16:
-                    raise ValueError(f"embeddings of shape {list(rows.shape)} and type {rows.dtype}")
+            except InputError:  # of a newer version, not damaged
+                raise
             except (safetensors.SafetensorError, *MALFORMED) as error:
                 raise InputError(
                     f"{path} is damaged ({error}): delete it, its prompts are then encoded again."
                 ) from error
-        if len(self.fingerprints) > 1 or len({row.shape for row in self._rows.values()}) > 1:
+        if len(self.fingerprints) > 1 or len({row.shape[1] for row in self._rows.values()}) > 1:
             raise InputError(f"{self.folder} holds embeddings by different base models: delete it and run again.")
 
     def __contains__(self, prompt: str) -> bool:
@@ -57,38 +67,91 @@ class Embeddings:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(T, D) of one embedding."""
-        return tuple(next(iter(self._rows.values())).shape)
+        """(T, D) of the longest."""
+        return max(tuple(row.shape) for row in self._rows.values())
 
     def batch(self, prompts: Sequence[str]) -> Tensor:
-        """[B, T, D] fp16."""
-        return torch.stack([self._rows[_hash(prompt)] for prompt in prompts])
+        """[B, T, D] as stored, T the longest of these; shorter ones are filled up with zeros, see :meth:`mask`."""
+        rows = self._of(prompts)
+        longest = max(map(len, rows))
+        return torch.stack([F.pad(row, (0, 0, 0, longest - len(row))) for row in rows])
+
+    def mask(self, prompts: Sequence[str]) -> Tensor | None:
+        """[B, T] bool, True for the tokens of :meth:`batch`; None where all are."""
+        lengths = torch.tensor([len(row) for row in self._of(prompts)])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        return None if mask.all() else mask
+
+    def _of(self, prompts: Sequence[str]) -> list[Tensor]:
+        return [self._rows[_hash(prompt)] for prompt in prompts]
+
+
+def _read(path: Path) -> tuple[Sequence[Tensor], dict[str, str]]:
+    """The tokens [n, D] of each prompt of a file, views of it, and its metadata.
+
+    Raises:
+        InputError: if a newer version wrote it.
+        ValueError: for tensors that no version writes, or one of MALFORMED for metadata of another form.
+    """
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        if int(metadata.get("version", 1)) > VERSION:
+            raise InputError(f"{path} was written by a newer version: update this package.")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
+    embeds, lengths = tensors["prompt_embeds"], tensors.get("lengths")
+    types = (torch.float16,) if lengths is None else (torch.float16, torch.bfloat16)
+    if embeds.ndim != (3 if lengths is None else 2) or embeds.dtype not in types:
+        raise ValueError(f"embeddings of shape {list(embeds.shape)} and type {embeds.dtype}")
+    if lengths is None:
+        return embeds.unbind(), metadata
+    counts = lengths.tolist()
+    if not all(isinstance(count, int) and count > 0 for count in counts) or sum(counts) != len(embeds):
+        raise ValueError(f"{len(embeds)} tokens for prompts of {counts}")
+    return embeds.split(counts), metadata
 
 
 def store_embeddings(
-    dataset: str | Path, base: str, prompts: Sequence[str], prompt_embeds: Tensor, fingerprint: str = ""
-) -> None:
-    """Put encoded prompts beside a dataset, as one file.
+    dataset: str | Path,
+    base: str,
+    prompts: Sequence[str],
+    prompt_embeds: Tensor,
+    fingerprint: str = "",
+    prompt_mask: Tensor | None = None,
+) -> Path:
+    """Put encoded prompts beside a dataset, as one file, whose path it returns.
 
     Args:
         base: the base model's name, as :class:`Embeddings` is asked for it.
-        prompt_embeds: [N, T, D], one for each of the prompts.
+        prompt_embeds: [N, T, D], one for each of the prompts, in the form that nets see.
         fingerprint: of the base model's weights.
+        prompt_mask: [N, T] bool, True for their tokens, which come first; None where all are.
 
     Raises:
-        InputError: for values that fp16 cannot hold.
+        InputError: for values that are not finite.
     """
-    rows = prompt_embeds.to("cpu", torch.float16)
-    if not rows.isfinite().all():
-        bad = int((~rows.isfinite()).flatten(1).any(1).nonzero()[0])
+    embeds = prompt_embeds.cpu()
+    told = torch.ones(embeds.shape[:2], dtype=torch.bool) if prompt_mask is None else prompt_mask.cpu()
+    if not (finite := embeds.isfinite().all(2) | ~told).all():
         raise InputError(
-            f"The embedding of {prompts[bad]!r} has NaN or values too large for fp16: check the base model {base}."
+            f"The embedding of {prompts[int((~finite).any(1).nonzero()[0])]!r} has NaN or infinite values: check the "
+            f"base model {base}, and whether its text encoder needs another precision."
         )
-    folder = Path(dataset) / "embeddings" / _hash(base)[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    rows = embeds.half()
+    fits = bool((rows.isfinite().all(2) | ~told).all())
+    if not fits:
+        rows = embeds.bfloat16()
     hashes = json.dumps([_hash(prompt) for prompt in prompts])
     metadata = {"base": base, "fingerprint": fingerprint, "prompts": hashes}
-    write_tensors(folder / f"{_hash(hashes)[:16]}.safetensors", {"prompt_embeds": rows}, metadata)
+    if prompt_mask is None and fits:
+        tensors = {"prompt_embeds": rows}
+    else:
+        tensors = {"prompt_embeds": rows[told], "lengths": told.sum(1)}
+        metadata["version"] = str(VERSION)
+    folder = Path(dataset) / "embeddings" / _hash(base)[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{_hash(hashes)[:16]}.safetensors"
+    write_tensors(path, tensors, metadata)
+    return path
 
 
 def encode_missing(
@@ -133,7 +196,14 @@ def encode_missing(
     with tqdm(total=len(missing), desc="encoding", unit="prompt", disable=share[0] > 0) as progress:
         for i in range(0, len(missing), PROMPTS_PER_FILE):
             part = missing[i : i + PROMPTS_PER_FILE]
-            store_embeddings(dataset, base_name, part, bases.encode(base, part).prompt_embeds, fingerprint)
+            encoded = bases.encode(base, part, uncond={})
+            embeds, mask = canonical(family, encoded.prompt_embeds, encoded.prompt_mask)
+            path = store_embeddings(dataset, base_name, part, embeds, fingerprint, mask)
+            if i == 0:
+                size = path.stat().st_size / len(part) * len(missing)
+                log.info(
+                    "%d prompts are encoded; they take about %.3g GB in %s.", len(missing), size / 1e9, path.parent
+                )
             progress.update(len(part))
     del base
     gc.collect()  # pipelines hold themselves in cycles

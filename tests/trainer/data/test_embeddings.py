@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 
 from npnet_core.errors import InputError
-from tests.tiny_pipelines import tiny_sd
+from npnet_core.prompt_form import canonical
+from npnet_core.tensorfile import write_tensors
+from tests.tiny_pipelines import tiny_sd, tiny_z_image
 from trainer import bases
 from trainer.data.embeddings import PROMPTS_PER_FILE, Embeddings, encode_missing, store_embeddings
 
@@ -77,6 +81,78 @@ def test_processes_share_the_work(tmp_path, base):
     assert not first & second
 
 
+def lengths(*counts: int, dim: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts of so many tokens, with infinite values where there is padding, and their mask."""
+    mask = torch.arange(max(counts) + 3) < torch.tensor(counts)[:, None]
+    embeds = torch.randn(*mask.shape, dim, generator=torch.Generator().manual_seed(0))
+    return torch.where(mask[..., None], embeds, torch.inf), mask
+
+
+def test_tokens_are_kept_and_padding_is_not(tmp_path):
+    embeds, mask = lengths(2, 5, 3)
+    path = store_embeddings(tmp_path, "b", PROMPTS, embeds, prompt_mask=mask)
+    with safetensors.safe_open(path, "pt") as file:
+        assert file.get_tensor("prompt_embeds").shape == (2 + 5 + 3, 4)
+        assert file.metadata()["version"] == "2"
+    there = Embeddings(tmp_path, "b")
+    assert there.shape == (5, 4)
+    assert there.mask(PROMPTS).tolist() == mask[:, :5].tolist()
+    assert torch.equal(there.batch(PROMPTS)[mask[:, :5]], embeds[mask].half())
+    assert not there.batch(PROMPTS)[~mask[:, :5]].any()
+    for prompts, longest in ((PROMPTS[:1], 2), ([PROMPTS[2], PROMPTS[0]], 3)):
+        assert there.batch(prompts).shape == (len(prompts), longest, 4)
+    assert there.mask([PROMPTS[1], PROMPTS[1]]) is None  # nothing is filled up
+
+
+def test_what_fp16_cannot_hold_is_kept_in_bf16(tmp_path):
+    embeds = torch.tensor([3.0, 1e9]).view(2, 1, 1).expand(2, 2, 4)
+    store_embeddings(tmp_path, "b", PROMPTS[:2], embeds)
+    store_embeddings(tmp_path, "b", PROMPTS[2:], embeds[:1])
+    there = Embeddings(tmp_path, "b")
+    torch.testing.assert_close(there.batch(PROMPTS)[:, 0, 0].float(), torch.tensor([3, 1e9, 3]), rtol=2**-8, atol=0)
+    assert there.mask(PROMPTS) is None
+
+
+def test_what_fp16_holds_without_a_mask_is_a_file_of_0_1_0(tmp_path):
+    """Which that version reads, too."""
+    path = store_embeddings(tmp_path, "b", PROMPTS, torch.ones(3, 2, 4), "fingerprint")
+    with safetensors.safe_open(path, "pt") as file:
+        assert file.metadata().keys() == {"base", "fingerprint", "prompts"}
+        assert list(file.keys()) == ["prompt_embeds"]
+        assert file.get_tensor("prompt_embeds").shape == (3, 2, 4)
+
+
+def test_z_images_prompts_are_stored_as_nets_see_them(tmp_path, caplog):
+    caplog.set_level("INFO")
+    base = str(tiny_z_image(tmp_path / "base"))
+    encode(tmp_path, base, PROMPTS, family="z-image")
+    expected = bases.encode(bases.load_base(base), PROMPTS)
+    embeds, mask = canonical("z-image", expected.prompt_embeds, expected.prompt_mask)
+    there = Embeddings(tmp_path, base)
+    assert torch.equal(there.batch(PROMPTS), embeds.half())
+    assert torch.equal(there.mask(PROMPTS), mask)
+    assert re.search(r"3 prompts are encoded; they take about .* GB in", caplog.text)
+
+
+def test_files_that_no_version_writes(tmp_path):
+    embeds, mask = lengths(2, 5, 3)
+    path = store_embeddings(tmp_path, "b", PROMPTS, embeds, prompt_mask=mask)
+    with safetensors.safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for change in (
+        {"lengths": torch.tensor([2, 5])},
+        {"lengths": torch.tensor([2, 8, 0])},
+        {"lengths": torch.tensor([2.0, 5.0, 3.0])},
+        {"prompt_embeds": tensors["prompt_embeds"].float()},
+    ):
+        write_tensors(path, tensors | change, metadata)
+        with pytest.raises(InputError, match="is damaged"):
+            Embeddings(tmp_path, "b")
+    write_tensors(path, tensors, metadata | {"version": "3"})
+    with pytest.raises(InputError, match="newer version: update"):
+        Embeddings(tmp_path, "b")
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_they_are_mapped_not_read(tmp_path):
     prompts = [str(i) for i in range(PROMPTS_PER_FILE)]
@@ -100,8 +176,8 @@ def test_wrong_input(tmp_path, base):
         encode(tmp_path, base, PROMPTS, family="sdxl")
     with pytest.raises(InputError, match="no base model nowhere"):
         encode(tmp_path, "nowhere", PROMPTS)
-    with pytest.raises(InputError, match="'b' has NaN or values too large for fp16"):
-        store_embeddings(tmp_path, base, ["a", "b"], torch.tensor([1.0, 1e9]).view(2, 1, 1))
+    with pytest.raises(InputError, match="'b' has NaN or infinite values"):
+        store_embeddings(tmp_path, base, ["a", "b"], torch.tensor([1.0, torch.nan]).view(2, 1, 1))
     store_embeddings(tmp_path, base, ["a"], torch.ones(1, 2, 4), "of other weights")
     with pytest.raises(InputError, match="no longer"):
         encode(tmp_path, base, PROMPTS)
