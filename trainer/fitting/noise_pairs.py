@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from npnet_core.architectures import GoldenNet
-from npnet_core.diagnostics import prompt_dependence
+from npnet_core.diagnostics import dependence
 from npnet_core.errors import InputError
 from npnet_core.npd import NPDReader
 from trainer.data.embeddings import Embeddings, encode_missing
@@ -69,17 +69,18 @@ class PairObjective:
         return metrics
 
     def prompt_dependence(self, npnet: GoldenNet, count: int = 8) -> float:
-        """:func:`npnet_core.diagnostics.prompt_dependence` over noises of different held-out prompts, each prompt
-        against the next; NaN where there is only one."""
-        reader, embeddings = self.reader, self.load.embeddings
+        """:func:`npnet_core.diagnostics.dependence` over noises of different held-out prompts, each prompt against the
+        next; NaN where there is only one."""
+        reader = self.reader
         by_prompt = {reader.records[i].key.prompt: i for i in reversed(self.validation)}
         first = reader.records[next(iter(by_prompt.values()))].key.shape
         indices = [i for i in by_prompt.values() if reader.records[i].key.shape == first][:count]
         if len(indices) < 2:
             return math.nan
         noise = reader.batch(indices)[0].float()
-        prompt = embeddings.batch([reader.records[i].key.prompt for i in indices])
-        return prompt_dependence(npnet, noise, prompt, prompt.roll(1, 0))
+        prompts = [reader.records[i].key.prompt for i in indices]
+        golden = self.load.golden(npnet, noise, prompts)
+        return dependence(noise, golden, self.load.golden(npnet, noise, prompts[-1:] + prompts[:-1]))
 
     def progress(self, metrics: dict[str, float]) -> str:
         return f"training: explains {metrics['train_explained']:.1%}"

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from npnet_core.architectures import GoldenNet
 from npnet_core.config import Config, NPNetConfig
-from npnet_core.golden import noise_generator, to_square
+from npnet_core.golden import golden_noise, noise_generator, prompt_chunks, to_square
 from npnet_core.layers import SVD, decompose
 from npnet_core.npd import NPDReader
 from trainer.data.embeddings import Embeddings
@@ -22,11 +23,13 @@ class Batch(NamedTuple):
     target: Tensor  # like noise
     prompt: Tensor  # [B, T, D] fp32
     svd: SVD | None  # of the noise; None for a net without that branch
+    prompt_mask: Tensor | None = None  # [B, T] bool; None where all are tokens, and for a net of a fixed number of them
 
     @property
     def inputs(self) -> tuple:
         """What the net is called with."""
-        return (self.noise, self.prompt) if self.svd is None else (self.noise, self.prompt, self.svd)
+        more = self.prompt_mask if self.svd is None else self.svd
+        return (self.noise, self.prompt) if more is None else (self.noise, self.prompt, more)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Batches:
     def __call__(self, indices: Sequence[int]) -> Batch:
         pairs = [self.pair(i) for i in indices]
         noise, target = (torch.stack(side) for side in zip(*pairs, strict=True))
-        prompt = self.embeddings.batch([self.reader.records[i].key.prompt for i in indices]).float()
+        prompt, mask = self.prompts([self.reader.records[i].key.prompt for i in indices])
         svd = None
         if isinstance(self.config, NPNetConfig) and self.config.svd_branch:
             svd = decompose(noise, self.config.tile, self.config.fixed_signs)
@@ -57,7 +60,19 @@ class Batches:
             target.to(self.device),
             prompt.to(self.device),
             svd and SVD(*(part.to(self.device) for part in svd)),
+            mask if mask is None else mask.to(self.device),
         )
+
+    def prompts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Prompts [B, T, D] fp32 as the net sees them, T its own number of tokens if that is fixed, and their mask."""
+        embeds, mask = self.embeddings.batch(texts).float(), self.embeddings.mask(texts)
+        if self.config.any_size:
+            return embeds, mask
+        return prompt_chunks(embeds, self.config.prompt_tokens, "truncate")[0], None
+
+    def golden(self, npnet: GoldenNet, noise: Tensor, texts: Sequence[str]) -> Tensor:
+        """Golden noise of noise [B, C, H, W] for B prompts of the dataset."""
+        return golden_noise(npnet, noise, *self.prompts(texts))
 
     def by_size(self, indices: Sequence[int]) -> list[Batch]:
         """The same pairs in one batch; for a net of any size in one for each size among them."""

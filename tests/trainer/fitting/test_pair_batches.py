@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
 
-from npnet_core.config import NPNetConfig
+from npnet_core.architectures import new_net
+from npnet_core.config import NPNetConfig, UNetConfig
 from npnet_core.golden import golden_noise
 from npnet_core.layers import decompose
 from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
 from tests.tiny_fit import BASE, DIM, TOKENS, make_dataset
-from trainer.data.embeddings import Embeddings
+from trainer.data.embeddings import Embeddings, store_embeddings
 from trainer.fitting.pair_batches import Batches, in_net_view
 
 R = 8
@@ -116,3 +119,44 @@ def test_a_batch_holds_each_pair_s_own_prompt_and_svd(tmp_path):
         assert torch.equal(batch.prompt[i], embeddings.batch([reader.records[index].key.prompt])[0].float())
     svd = decompose(batch.noise, 2, fixed_signs=True)
     assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in zip(batch.svd, svd, strict=True))
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory) -> tuple[NPDReader, Embeddings, list[Tensor]]:
+    """Pairs, their prompts of 2 to 5 tokens, and these tokens by prompt."""
+    data = make_dataset(tmp_path_factory.mktemp("masked") / "pairs", prompts=8)
+    reader = NPDReader(data)
+    lengths = torch.arange(len(reader.prompts)) % 4 + 2
+    mask = torch.arange(5) < lengths[:, None]
+    embeds = torch.randn(*mask.shape, DIM, generator=torch.Generator().manual_seed(0)).half().float()
+    store_embeddings(data, "masked", reader.prompts, embeds, prompt_mask=mask)
+    return reader, Embeddings(data, "masked"), [row[own] for row, own in zip(embeds, mask, strict=True)]
+
+
+def test_a_net_that_reads_every_token_is_told_which_are_none(masked):
+    reader, embeddings, tokens = masked
+    torch.manual_seed(0)
+    net = new_net(UNetConfig("sdxl", 4, R, *embeddings.shape, widths=(32,))).eval()
+    torch.nn.init.normal_(net.last.linear.weight, std=0.1)
+    batch = Batches(reader, embeddings, net.config, torch.device("cpu"))([0, 9, 5])
+    assert batch.prompt_mask is not None
+    golden = net(*batch.inputs)
+    for i, index in enumerate(batch.indices):
+        own = tokens[reader.prompts.index(reader.records[index].key.prompt)]
+        torch.testing.assert_close(golden_noise(net, batch.noise[i : i + 1], own[None]), golden[i : i + 1])
+
+
+def test_a_net_of_a_fixed_number_of_tokens_gets_that_number(masked):
+    """As golden_noise gives it: the first ones, zeros behind shorter prompts, and no mask."""
+    reader, embeddings, tokens = masked
+    torch.manual_seed(0)
+    net = NPNet(dataclasses.replace(CONFIG, prompt_tokens=4, prompt_dim=DIM)).eval()
+    torch.nn.init.constant_(net.alpha, 1.0)
+    batch = Batches(reader, embeddings, net.config, torch.device("cpu"))([0, 3, 9])
+    assert batch.prompt.shape == (3, 4, DIM)
+    assert batch.prompt_mask is None
+    golden = net(*batch.inputs)
+    for i, index in enumerate(batch.indices):
+        own = tokens[reader.prompts.index(reader.records[index].key.prompt)]
+        ours = golden_noise(net, batch.noise[i : i + 1], own[None])
+        torch.testing.assert_close(ours, golden[i : i + 1], atol=1e-4, rtol=1e-4)
