@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ def load_base(
     lora: str | Path | None = None,
     controlnet: str | Path | None = None,
     distilled: bool | None = None,
+    parts: Sequence[str] = tuple(PARTS),
 ) -> Base:
     """Load a base model of one of :data:`trainer.bases.families.FAMILIES`.
 
@@ -41,12 +43,14 @@ def load_base(
             is fetched if the hub's cache does not have it yet. Folders and hub ids are read from safetensors only.
         config: for a single file only, which holds neither tokenizer nor settings: a diffusers folder or hub id of a
             model of the same kind.
-        device: where every part goes.
+        device: where the network predicts, and where its parts go.
         precision: ``fp32``, ``fp16`` or ``bf16``; None for fp32 on the CPU and elsewhere the family's half precision,
             fp16 or for flow models bf16. An autoencoder that overflows in it (``force_upcast``) stays in fp32.
         lora: a LoRA file for an SD or SDXL (LCM, PCM, Lightning), added to the weights at full strength.
         controlnet: a ControlNet for an SD or SDXL, folder or hub id.
         distilled: whether guidance is built into the weights; None for what the model's files say.
+        parts: those of :data:`trainer.bases.base.PARTS` that go to the device; the others stay on the CPU until they
+            are moved.
 
     Raises:
         InputError: nothing is there, it cannot be read, or it is a model of another kind.
@@ -89,7 +93,7 @@ def load_base(
     _check_fits(base)
     if lora is not None:
         _add_lora(base, Path(lora))
-    for part in PARTS:
+    for part in parts:
         move(base, part, device)
     return base
 

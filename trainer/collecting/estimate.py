@@ -17,12 +17,14 @@ from trainer.collecting.batches import batches
 from trainer.collecting.collect import collect
 from trainer.collecting.manifest import manifest
 from trainer.collecting.recipe import Recipe
+from trainer.data.embeddings import stored_bytes
 
 
 def estimate(
     base: Base, scorers: Sequence[Scorer], recipe: Recipe, keys: Sequence[PairKey], *, batch: int, images: bool
 ) -> str:
-    """Time and disk for all pairs, from two batches that are made in a temporary folder; the first warms up."""
+    """Time and disk for all pairs, from two batches that are made in a temporary folder; the first warms up. And what
+    their prompts take once a fit has encoded them."""
     if not keys:
         return "0 pairs: there are more workers than prompts"
     settings = manifest(base, recipe, [scorer.kind for scorer in scorers])
@@ -34,7 +36,9 @@ def estimate(
                 collect(base, scorers, recipe, chunk, writer, batch=batch, images=out / "images" if images else None)
             seconds = (time.perf_counter() - start) / len(chunk)
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / len(chunk)
+    prompts = list(dict.fromkeys(key.prompt for key in keys))
     return (
         f"{len(keys)} pairs: {tqdm.format_interval(seconds * len(keys))} at {1 / seconds:.3g} pairs per second, "
-        f"{size * len(keys) / 1e9:.3g} GB"
+        f"{size * len(keys) / 1e9:.3g} GB; {len(prompts)} prompts, once encoded for a fit: "
+        f"{stored_bytes(base, prompts) / 1e9:.3g} GB"
     )

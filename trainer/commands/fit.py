@@ -41,6 +41,10 @@ class Options:
     limit: int | None = option(None, "train on at most so many pairs")
     validation: float = option(NoisePairs.validation, "share of the prompts that is held out")
     skip_corrupt: bool = option(False, "leave damaged parts of the dataset out")
+    cache: bool = option(
+        NoisePairs.cache,
+        "keep encoded prompts beside the dataset; --no-cache: encode those of every batch, and say its cost",
+    )
 
     init: Path | None = option(None, "an NPNet file to start from")
     arch: Literal["npnet", "unet"] | None = option(

@@ -19,6 +19,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import safetensors
 import torch
@@ -30,6 +31,9 @@ from npnet_core.errors import InputError
 from npnet_core.npd import MALFORMED
 from npnet_core.prompt_form import canonical
 from npnet_core.tensorfile import write_tensors
+
+if TYPE_CHECKING:
+    from trainer.bases import Base
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +85,10 @@ class Embeddings:
         lengths = torch.tensor([len(row) for row in self._of(prompts)])
         mask = torch.arange(int(lengths.max())) < lengths[:, None]
         return None if mask.all() else mask
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """:meth:`batch` and :meth:`mask`."""
+        return self.batch(prompts), self.mask(prompts)
 
     def _of(self, prompts: Sequence[str]) -> list[Tensor]:
         return [self._rows[_hash(prompt)] for prompt in prompts]
@@ -136,13 +144,10 @@ def store_embeddings(
             f"The embedding of {prompts[int((~finite).any(1).nonzero()[0])]!r} has NaN or infinite values: check the "
             f"base model {base}, and whether its text encoder needs another precision."
         )
-    rows = embeds.half()
-    fits = bool((rows.isfinite().all(2) | ~told).all())
-    if not fits:
-        rows = embeds.bfloat16()
+    rows = stored_type(embeds, prompt_mask)
     hashes = json.dumps([_hash(prompt) for prompt in prompts])
     metadata = {"base": base, "fingerprint": fingerprint, "prompts": hashes}
-    if prompt_mask is None and fits:
+    if prompt_mask is None and rows.dtype == torch.float16:
         tensors = {"prompt_embeds": rows}
     else:
         tensors = {"prompt_embeds": rows[told], "lengths": told.sum(1)}
@@ -152,6 +157,47 @@ def store_embeddings(
     path = folder / f"{_hash(hashes)[:16]}.safetensors"
     write_tensors(path, tensors, metadata)
     return path
+
+
+def stored_type(prompt_embeds: Tensor, prompt_mask: Tensor | None) -> Tensor:
+    """[N, T, D] finite where there are tokens → the same in fp16, or in bf16 if fp16 does not hold it."""
+    half = prompt_embeds.half()
+    finite = half.isfinite().all(2)
+    return half if (finite if prompt_mask is None else finite | ~prompt_mask).all() else prompt_embeds.bfloat16()
+
+
+def encoded(base: Base, prompts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+    """Prompts as nets see them, on the CPU: [N, T, D] fp32 and [N, T] bool or None."""
+    from trainer import bases
+
+    told = bases.encode(base, prompts, uncond={})  # what is told without a prompt, nets do not see
+    embeds, mask = canonical(base.family, told.prompt_embeds, told.prompt_mask)
+    return embeds.cpu(), mask if mask is None else mask.cpu()
+
+
+def stored_bytes(base: Base, prompts: Sequence[str], sample: int = 16) -> float:
+    """About how many bytes these prompts take beside a dataset: some of them, evenly spread, are encoded for it."""
+    count = min(sample, len(prompts))
+    embeds, mask = encoded(base, [prompts[i * len(prompts) // count] for i in range(count)])
+    tokens = embeds.shape[:2].numel() if mask is None else int(mask.sum())
+    return tokens * embeds.shape[2] * torch.float16.itemsize / count * len(prompts)
+
+
+def load_text_encoder(base_name: str, *, family: str, device: torch.device, base_config: str | None = None) -> Base:
+    """A base model with its text encoders on the device, and nothing else of it there.
+
+    Raises:
+        InputError: if it cannot be loaded, or is of another family than the dataset.
+    """
+    from trainer import bases
+
+    base = bases.load_base(base_name, config=base_config, device=device, parts=("text",))
+    if base.family != family:
+        raise InputError(
+            f"{base_name} is of family {base.family} and the dataset was made with {family}: name a base model of that "
+            "family with --base."
+        )
+    return base
 
 
 def encode_missing(
@@ -181,12 +227,7 @@ def encode_missing(
         return
     from trainer import bases
 
-    base = bases.load_base(base_name, config=base_config, device=device)
-    if base.family != family:
-        raise InputError(
-            f"{base_name} is of family {base.family} and the dataset was made with {family}: name a base model of that "
-            "family with --base."
-        )
+    base = load_text_encoder(base_name, family=family, device=device, base_config=base_config)
     fingerprint = bases.fingerprint(base)
     if embeddings.fingerprints - {fingerprint}:
         raise InputError(
@@ -196,14 +237,11 @@ def encode_missing(
     with tqdm(total=len(missing), desc="encoding", unit="prompt", disable=share[0] > 0) as progress:
         for i in range(0, len(missing), PROMPTS_PER_FILE):
             part = missing[i : i + PROMPTS_PER_FILE]
-            encoded = bases.encode(base, part, uncond={})
-            embeds, mask = canonical(family, encoded.prompt_embeds, encoded.prompt_mask)
+            embeds, mask = encoded(base, part)
             path = store_embeddings(dataset, base_name, part, embeds, fingerprint, mask)
             if i == 0:
-                size = path.stat().st_size / len(part) * len(missing)
-                log.info(
-                    "%d prompts are encoded; they take about %.3g GB in %s.", len(missing), size / 1e9, path.parent
-                )
+                size = path.stat().st_size / len(part) * len(missing) / 1e9
+                log.info("%d prompts are encoded: about %.3g GB in %s.", len(missing), size, path.parent)
             progress.update(len(part))
     del base
     gc.collect()  # pipelines hold themselves in cycles

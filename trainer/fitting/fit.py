@@ -25,7 +25,17 @@ from trainer.fitting.training import train, validate
 log = logging.getLogger(__name__)
 
 # Settings that stand in other entries of the result's metadata, or are not worth keeping.
-NOT_IN_NPNET_TRAINING = (*SHAPE, "drop_path", "base", "base_config", "init", "swin_weights", "scorer", "margin")
+NOT_IN_NPNET_TRAINING = (
+    *SHAPE,
+    "drop_path",
+    "base",
+    "base_config",
+    "cache",
+    "init",
+    "swin_weights",
+    "scorer",
+    "margin",
+)
 
 
 def fit(settings: Settings) -> Path:

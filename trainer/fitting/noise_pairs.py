@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from trainer.fitting.pair_batches import Batch, Batches
 from trainer.fitting.selection import select, selecting
 from trainer.fitting.settings import NoisePairs, Settings
 from trainer.fitting.split import hold_out, limit_pairs
+
+if TYPE_CHECKING:
+    from trainer.data.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -155,22 +158,21 @@ def prepare_pairs(settings: Settings, process: Process) -> tuple[Settings, Golde
     return settings, npnet, PairObjective(pairs, reader, chosen, training, validation, load)
 
 
-def embed(pairs: NoisePairs, process: Process, reader: NPDReader, indices: Sequence[int]) -> Embeddings:
-    """The prompt embeddings of these pairs, encoded now if they are not there yet."""
+def embed(pairs: NoisePairs, process: Process, reader: NPDReader, indices: Sequence[int]) -> Embeddings | Encoder:
+    """The prompt embeddings of these pairs, encoded now if they are not there yet; or what encodes them for each batch,
+    where they are not to be kept."""
     base = pairs.base or reader.manifest.recorded.get("base_model")
     if not base:
         raise InputError(
             f"The dataset {pairs.dataset} does not say which base model it was made with: name it with --base."
         )
-    encode_missing(
-        pairs.dataset,
-        base,
-        [reader.records[i].key.prompt for i in indices],
-        family=reader.manifest.base_family,
-        device=process.device,
-        base_config=pairs.base_config,
-        share=(process.rank, process.count),
-    )
+    model = {"family": reader.manifest.base_family, "device": process.device, "base_config": pairs.base_config}
+    if not pairs.cache:
+        from trainer.data.encoder import Encoder
+
+        return Encoder(base, **model)
+    prompts = [reader.records[i].key.prompt for i in indices]
+    encode_missing(pairs.dataset, base, prompts, share=(process.rank, process.count), **model)
     process.wait()
     return Embeddings(pairs.dataset, base)
 

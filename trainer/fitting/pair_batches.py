@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from npnet_core.golden import golden_noise, noise_generator, prompt_chunks, to_s
 from npnet_core.layers import SVD, decompose
 from npnet_core.npd import NPDReader
 from trainer.data.embeddings import Embeddings
+
+if TYPE_CHECKING:
+    from trainer.data.encoder import Encoder
 
 
 class Batch(NamedTuple):
@@ -43,7 +46,7 @@ class Batches:
     """
 
     reader: NPDReader
-    embeddings: Embeddings
+    embeddings: Embeddings | Encoder
     config: Config
     device: torch.device
 
@@ -65,7 +68,8 @@ class Batches:
 
     def prompts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Prompts [B, T, D] fp32 as the net sees them, T its own number of tokens if that is fixed, and their mask."""
-        embeds, mask = self.embeddings.batch(texts).float(), self.embeddings.mask(texts)
+        embeds, mask = self.embeddings.tokens(texts)
+        embeds = embeds.float()
         if self.config.any_size:
             return embeds, mask
         return prompt_chunks(embeds, self.config.prompt_tokens, "truncate")[0], None

@@ -49,6 +49,7 @@ class NoisePairs:
         limit: train on at most so many pairs.
         validation: share of the prompts that is held out.
         skip_corrupt: leave damaged parts of the dataset out.
+        cache: keep the encoded prompts beside the dataset; False encodes those of a batch whenever it comes.
     """
 
     dataset: Path
@@ -59,6 +60,7 @@ class NoisePairs:
     limit: int | None = None
     validation: float = 0.05
     skip_corrupt: bool = False
+    cache: bool = True
 
 
 @dataclass(frozen=True)

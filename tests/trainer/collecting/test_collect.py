@@ -583,12 +583,15 @@ def test_the_preset_is_the_familys_own_by_default(tmp_path, models, kind, preset
 def test_a_dry_run_says_what_it_will_take(tmp_path, models, capsys):
     more = ("--seeds-per-prompt", "4", "--save-images")
     assert main(command(models, tmp_path / "set", *more, "--dry-run")) == 0
-    said = re.fullmatch(r"24 pairs: (\S+) at (\S+) pairs per second, (\S+) GB\n", capsys.readouterr().out)
+    prompts = r"; 6 prompts, once encoded for a fit: (\S+) GB"
+    said = re.fullmatch(rf"24 pairs: (\S+) at (\S+) pairs per second, (\S+) GB{prompts}\n", capsys.readouterr().out)
     assert not (tmp_path / "set").exists()
     start = time.monotonic()
     assert main(command(models, tmp_path / "set", *more)) == 0
     size = sum(path.stat().st_size for path in (tmp_path / "set").rglob("*") if path.is_file())
     assert float(said[3]) * 1e9 == pytest.approx(size, rel=0.3)
+    embeds = bases.encode(load_base(models / "sd"), PROMPTS).prompt_embeds
+    assert float(said[4]) * 1e9 == pytest.approx(embeds.numel() * 2, rel=0.01)
     assert 24 / float(said[2]) < 3 * (time.monotonic() - start)  # a machine that others use too
 
 
