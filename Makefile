@@ -6,7 +6,7 @@
 # make demo        the whole method on a tiny model that comes with the package; the page is build/demo/report.html
 # make fuzz        thousands of hostile inputs; the table of what became of them is then in build/fuzz.md
 # make bench       what things cost, a table each; bench-score makes the hpsv2 package's environment for two of them
-# make gpu         what only a card can tell: whether it computes the same, and ComfyUI's memory on it
+# make gpu         what only a card can tell: whether it computes the same, ComfyUI's memory and the trainer on it
 # make lint        ruff
 
 PYTHON ?= python3

@@ -69,6 +69,7 @@ def inputs(config: Config, height: int, width: int, batch: int = 2) -> tuple[tor
     return noise, torch.randn(batch, config.prompt_tokens, config.prompt_dim, generator=generator)
 
 
+@torch.inference_mode()
 def agreement(machine: Machine) -> None:
     """Golden noise on the device, and twice there, against golden noise on the CPU."""
     for name, config in configs(machine.tiny).items():
@@ -82,6 +83,7 @@ def agreement(machine: Machine) -> None:
             row(f"{what}: twice on {machine.device}", f"{(first - second).abs().max():.1e}", "0")
 
 
+@torch.inference_mode()
 def cost(machine: Machine) -> None:
     """Milliseconds of golden noise for an image, and memory beside the weights."""
     for name, config in configs(machine.tiny).items():
@@ -111,10 +113,18 @@ def comfyui(machine: Machine) -> None:
         raise Missing(f"ComfyUI in {folder} did not run: {(run.stderr.splitlines() or ['it said nothing'])[-1]}")
 
 
+def trainer(machine: Machine) -> None:
+    """Pairs, fits and a comparison in the shapes world, on the device beside the CPU."""
+    from .stages import measure
+
+    measure(machine.device, machine.tiny)
+
+
 SECTIONS: dict[str, Callable[[Machine], None]] = {
     "agreement": agreement,
     "cost": cost,
     "comfyui": comfyui,
+    "trainer": trainer,
 }
 
 
@@ -135,8 +145,7 @@ def main() -> None:
     for name in options.sections or SECTIONS:
         print(f"\n{name}: {SECTIONS[name].__doc__}")
         try:
-            with torch.inference_mode():
-                SECTIONS[name](Machine(options.device, options.tiny))
+            SECTIONS[name](Machine(options.device, options.tiny))
         except Missing as missing:
             row(name, "not measured", str(missing))
 

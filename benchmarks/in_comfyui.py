@@ -23,7 +23,8 @@ def start(comfyui: Path, base: Path, device: str) -> None:
     pack.parent.mkdir()
     pack.symlink_to(ROOT, target_is_directory=True)
     sys.path.insert(0, str(comfyui))  # before our root, whose nodes/ must not hide ComfyUI's nodes.py
-    sys.argv = ["main.py", "--base-directory", str(base), *["--cpu"] * (device == "cpu")]
+    folders = ["--base-directory", str(base), "--front-end-root", str(base)]  # no page is served: its package may lack
+    sys.argv = ["main.py", *folders, *["--cpu"] * (device == "cpu")]
     import main  # noqa: F401
     import server
 

@@ -65,6 +65,15 @@ def test_the_gpus_section_in_comfyui(monkeypatch, capsys):
     assert printed.count("loaded, evicted") == len(gpu.configs(True)) + 1
 
 
+def test_the_gpus_section_in_the_trainer(monkeypatch, capsys):
+    """Whatever is computed twice on the CPU is the same, and the nets were fitted."""
+    from benchmarks import stages
+
+    printed = run_gpu(monkeypatch, capsys, "trainer", "--device", "cpu", "--tiny")
+    assert printed.count("0.0e+00") == 1 + len(stages.NETS) + 2
+    assert printed.count("explained") == len(stages.NETS)
+
+
 def test_what_is_missing_is_said_in_a_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     assert "set COMFYUI_PATH to a checkout" in run_gpu(monkeypatch, capsys, "comfyui", "--device", "cpu", "--tiny")
