@@ -7,33 +7,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from npnet_core.errors import InputError
+from npnet_core.preference import KINDS
+from trainer.bases import SAMPLERS, SPACINGS
 from trainer.commands import base_model
 from trainer.commands.options import option, required
 from trainer.fitting.fit import fit
-from trainer.fitting.settings import NetSettings, NoisePairs, Runtime, Settings, Training
+from trainer.fitting.settings import NetSettings, NoisePairs, Reward, Runtime, Settings, Training, flag
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train an NPNet on a noise prompt dataset, or train one further.
+    """Train an NPNet on a noise prompt dataset or, for a few-step model, on preference models; or train one further.
 
     npnet fit --dataset datasets/sdxl --out runs/sdxl
     npnet fit --dataset datasets/hunyuan --out runs/hunyuan --init models/npnet/sdxl.safetensors
+    npnet fit --objective reward --base models/turbo --prompts prompts.txt --scorer hpsv2.1 --out runs/turbo
     torchrun --nproc-per-node 4 -m trainer fit --config fit.toml
 
     Stopped at any moment and started again with the same command it goes on where it was, to the bit. The net is
     OUT/npnet.safetensors. The defaults are the paper's.
     """
 
-    dataset: Path = required("the dataset's folder")
+    objective: Literal["pairs", "reward"] = option(
+        "pairs", "pairs: golden noise of a dataset's sources is its targets; reward: images that preference models like"
+    )
+    dataset: Path | None = option(None, "the dataset's folder, for pairs")
     out: Path = required("the run's folder: the net, its log, its checkpoints")
     base: str | None = option(
-        None, "base model whose text encoder reads the prompts (default: the dataset's own)", path=True
+        None,
+        "base model whose text encoder reads the prompts (default: the dataset's own); for reward: the few-step model",
+        path=True,
     )
     base_config: str | None = option(None, base_model.CONFIG, path=True)
 
     scorer: tuple[str, ...] | None = option(
-        None, "keep pairs whose target every one of them prefers (default: the dataset's own); none: keep all"
+        None,
+        "keep pairs whose target every one of them prefers (default: the dataset's own); none: keep all; for reward: "
+        f"KIND or KIND=FILE, any number of preference models to train on; kinds: {', '.join(KINDS)}",
     )
     margin: tuple[float, ...] = option(
         NoisePairs.margin, "by how much, in the scorer's units; one, or one for each scorer"
@@ -45,6 +56,24 @@ class Options:
         NoisePairs.cache,
         "keep encoded prompts beside the dataset; --no-cache: encode those of every batch, and say its cost",
     )
+
+    prompts: Path | None = option(None, "for reward: txt, csv, tsv, json, jsonl or parquet file, or a folder of them")
+    column: str | None = option(None, "of the prompts (default: prompt, prompts or caption)")
+    weight: tuple[float, ...] | None = option(
+        None, "of each scorer (default: as published: 5 for HPSv2.1's cosine, 1 for ImageReward, .05 for PickScore)"
+    )
+    watch: tuple[str, ...] | None = option(
+        None, "preference models that are only watched, or none (default: one that is on this machine)"
+    )
+    penalty: float = option(Reward.penalty, "of what the net adds to the noise, against the rewards")
+    reward_clip: float = option(Reward.reward_clip, "largest norm of an image's gradient by its golden noise")
+    sampler: str = option(Reward.sampler, f"of the images, one of {', '.join(SAMPLERS)}")
+    denoising_steps: int = option(Reward.denoising_steps, "of an image, 1 or 2")
+    spacing: str = option(Reward.spacing, f"of the steps, one of {', '.join(SPACINGS)}")
+    cfg: float = option(Reward.cfg, "guidance of the images; 1: none")
+    height: int | None = option(None, "of the images in pixels (default: the base model's own)")
+    width: int | None = option(None, "of the images in pixels (default: the base model's own)")
+    stop: bool = option(Reward.stop, "end once the scores that are trained on rise while those that are watched fall")
 
     init: Path | None = option(None, "an NPNet file to start from")
     arch: Literal["npnet", "unet"] | None = option(
@@ -85,6 +114,7 @@ class Options:
     checkpoint_every: float = option(Runtime.checkpoint_every, "minutes between checkpoints; 0: after every step")
     keep: int = option(Runtime.keep, "checkpoints that are kept")
     log_every: int = option(Runtime.log_every, "steps between two rows of the log")
+    validate_every: int | None = option(None, "steps between two looks at the held-out prompts (default: every epoch)")
     tensorboard: bool = option(False, "log to OUT/tensorboard too")
     wandb: str | None = option(None, "log to this Weights & Biases project too")
 
@@ -99,4 +129,14 @@ def settings_from(options: Options) -> Settings:
     def part(kind: type):
         return kind(**{field.name: getattr(options, field.name) for field in dataclasses.fields(kind)})
 
-    return Settings(options.out, part(NoisePairs), part(NetSettings), part(Training), part(Runtime))
+    kind, other = (NoisePairs, Reward) if options.objective == "pairs" else (Reward, NoisePairs)
+    ours = {field.name for field in dataclasses.fields(kind)} | {"objective"}
+    theirs = [field.name for field in dataclasses.fields(other) if field.name not in ours]
+    if strange := [flag(name) for name in theirs if getattr(options, name) != getattr(Options, name)]:
+        raise InputError(
+            f"{', '.join(strange)} came, which the objective {options.objective} does not have: leave it out, or "
+            "choose another --objective."
+        )
+    if kind is NoisePairs and options.dataset is None:
+        raise InputError("No dataset came to learn from: name its folder with --dataset, or choose --objective reward.")
+    return Settings(options.out, part(kind), part(NetSettings), part(Training), part(Runtime))

@@ -13,9 +13,9 @@ from trainer.fitting.run import Run
 def diverged(run: Run, step: int, losses: Sequence[Losses]) -> str:
     """A sentence; names samples if it is not all of them."""
     bad, count = [], 0
-    for samples, loss, _ in losses:
-        bad += [i for i, value in zip(samples, loss.tolist(), strict=True) if not math.isfinite(value)]
-        count += len(samples)
+    for each in losses:
+        bad += [i for i, value in zip(each.samples, each.loss.tolist(), strict=True) if not math.isfinite(value)]
+        count += len(each.samples)
     bad, count = run.process.gather(bad), count * run.process.count
     saved = checkpoints(run.settings.out / "checkpoints")
     left = f"the last good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"

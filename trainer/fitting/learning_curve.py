@@ -16,6 +16,9 @@ PANELS = (
     ),
     ("weights of the terms", {"alpha": "α (text)", "beta": "β (residual)"}),
     ("prompt dependence", {"prompt_dependence": "held-out prompts"}),
+    ("reward, held-out prompts", {"trained_gain": "trained on", "watched_gain": "watched"}),
+    ("the same, noise made for another prompt", {"wrong_prompt_gain": "trained on"}),
+    ("diversity, as a share of plain noise's", {"diversity": "held-out prompts"}),
 )
 FLOOR = -0.2  # no share explained is drawn lower: a wild first epoch would flatten all that follows
 COLOURS = ("#8da2b8", "#c2410c")

@@ -14,11 +14,12 @@ from trainer.distributed import Process
 
 
 class Losses(NamedTuple):
-    """Of one batch: its samples, and for each the loss of the net and of the identity."""
+    """Of one batch: its samples, and for each the loss of the net and of the identity, and what else is logged."""
 
     samples: list[int]
     loss: Tensor  # [B]
-    identity: Tensor  # [B]
+    identity: Tensor  # [B]; zeros where it would cost as much again
+    others: Tensor | None = None  # [B, K]
 
     def detached(self) -> Losses:
         """Without the graph of the gradients."""
@@ -53,12 +54,12 @@ class Meter:
 
 
 def totals(losses: Sequence[Losses]) -> Tensor:
-    """[3]: sum of the net's losses, sum of the identity's, number of samples."""
-    return torch.tensor(
-        [
-            sum(each.loss.sum().item() for each in losses),
-            sum(each.identity.sum().item() for each in losses),
-            sum(len(each.loss) for each in losses),
-        ],
-        dtype=torch.float64,
-    )
+    """[3 + K]: sum of the net's losses, sum of the identity's, number of samples, sums of the others."""
+    total = [
+        sum(each.loss.sum().item() for each in losses),
+        sum(each.identity.sum().item() for each in losses),
+        sum(len(each.loss) for each in losses),
+    ]
+    others = [each.others.double().sum(0).cpu() for each in losses if each.others is not None]
+    total = torch.tensor(total, dtype=torch.float64)
+    return torch.cat([total, torch.stack(others).sum(0)]) if others else total

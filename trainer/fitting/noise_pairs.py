@@ -85,6 +85,12 @@ class PairObjective:
         golden = self.load.golden(npnet, noise, prompts)
         return dependence(noise, golden, self.load.golden(npnet, noise, prompts[-1:] + prompts[:-1]))
 
+    def show(self, npnet: GoldenNet, step: int, rows: Sequence[dict]) -> None:
+        """The curve says it all."""
+
+    def stop(self, rows: Sequence[dict]) -> None:
+        """It has no judge that could be pleased."""
+
     def progress(self, metrics: dict[str, float]) -> str:
         return f"training: explains {metrics['train_explained']:.1%}"
 

@@ -41,6 +41,12 @@ class Objective(Protocol):
     def validate(self, npnet: GoldenNet, process: Process, batch: int, threads: int) -> dict[str, float]:
         """Metrics over those that are held out, ``batch`` at once; none if there are none."""
 
+    def show(self, npnet: GoldenNet, step: int, rows: Sequence[dict]) -> None:
+        """What people look at beside the log, after every look at what is held out; ``rows`` are the log's so far."""
+
+    def stop(self, rows: Sequence[dict]) -> str | None:
+        """Why the run had better end here, as the log shows after such a look; None to go on."""
+
     def progress(self, metrics: dict[str, float]) -> str:
         """A few words beside the progress bar, from the metrics of training."""
 

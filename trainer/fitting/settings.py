@@ -16,6 +16,8 @@ SHAPES = {
     NPNetConfig.architecture: ("resolution", "swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window"),
     UNetConfig.architecture: ("widths", "blocks"),
 }
+MOST_STEPS = 2  # that a reward is differentiated through
+
 SHAPE = tuple(name for names in SHAPES.values() for name in names)
 
 # Other settings that are specific to an architecture.
@@ -61,6 +63,67 @@ class NoisePairs:
     validation: float = 0.05
     skip_corrupt: bool = False
     cache: bool = True
+
+
+@dataclass(frozen=True)
+class Reward:
+    """To learn from preference models, by their gradient through a few-step base model; no dataset is needed
+    (HyperNoise, arXiv 2508.09968).
+
+    Args:
+        base: the base model, as for :func:`trainer.bases.load_base`.
+        base_config: for a single-file base model, a diffusers folder or hub id of its kind.
+        prompts, column: as for :func:`trainer.data.prompts.read_prompts`.
+        scorer: those that are trained on, ``KIND`` or ``KIND=FILE``.
+        weight: of each of them; None for :data:`trainer.fitting.reward.WEIGHTS`.
+        watch: those that are only watched, ``("none",)`` for none; None for one that is on this machine.
+        penalty: λ of λ·½·mean(f²), where f is what the net adds to the noise.
+        reward_clip: largest norm of an image's gradient with respect to its golden noise.
+        sampler, denoising_steps, spacing: how images are made, 1 or 2 steps.
+        cfg: guidance scale, 1 for none.
+        height, width: of the images in pixels; None for the base model's own.
+        validation: share of the prompts that is held out.
+        stop: end the run early once trained-on scores rise while the watched ones fall.
+
+    Raises:
+        InputError: for what makes no run.
+    """
+
+    objective: Literal["reward"] = "reward"
+    base: str | None = None
+    base_config: str | None = None
+    prompts: Path | None = None
+    column: str | None = None
+    scorer: tuple[str, ...] | None = None
+    weight: tuple[float, ...] | None = None
+    watch: tuple[str, ...] | None = None
+    penalty: float = 1.0
+    reward_clip: float = 1.0
+    sampler: str = "euler"
+    denoising_steps: int = 1
+    spacing: str = "trailing"
+    cfg: float = 1.0
+    height: int | None = None
+    width: int | None = None
+    validation: float = 0.05
+    stop: bool = True
+
+    def __post_init__(self) -> None:
+        for name, words in (("base", "a few-step model"), ("prompts", "a prompt file"), ("scorer", "what to train on")):
+            if not getattr(self, name):
+                raise InputError(f"The objective reward came without {flag(name)}: name {words}.")
+        if self.weight is not None and len(self.weight) != len(self.scorer):
+            raise InputError(
+                f"{len(self.weight)} weights came for {len(self.scorer)} scorers: give one for each, or leave them out."
+            )
+        if not 1 <= self.denoising_steps <= MOST_STEPS:
+            raise InputError(
+                f"--denoising-steps {self.denoising_steps} came: give 1 or 2, for through more steps the reward's "
+                "gradient says little of the noise; the net may then be used with more."
+            )
+        check_least(self, {"penalty": 0})
+        if not self.reward_clip > 0:
+            raise InputError(f"--reward-clip {self.reward_clip} came: give a norm above 0.")
 
 
 @dataclass(frozen=True)
@@ -176,6 +239,7 @@ class Runtime:
         checkpoint_every: minutes between checkpoints; 0: after every step.
         keep: checkpoints that are kept.
         log_every: steps between two rows of the log.
+        validate_every: steps between two looks at the held-out prompts; None for every epoch.
         tensorboard: log to OUT/tensorboard too.
         wandb: log to this Weights & Biases project too.
 
@@ -188,11 +252,14 @@ class Runtime:
     checkpoint_every: float = 10.0
     keep: int = 3
     log_every: int = 10
+    validate_every: int | None = None
     tensorboard: bool = False
     wandb: str | None = None
 
     def __post_init__(self) -> None:
         check_least(self, {"keep": 1, "log_every": 1, "checkpoint_every": 0})
+        if self.validate_every is not None:
+            check_least(self, {"validate_every": 1})
         if self.workers is not None and self.workers < 1:
             raise InputError(f"--workers {self.workers} came: give at least 1 thread.")
 
@@ -207,7 +274,7 @@ class Settings:
     """
 
     out: Path
-    objective: NoisePairs
+    objective: NoisePairs | Reward
     net: NetSettings = NetSettings()
     training: Training = Training()
     runtime: Runtime = Runtime()
@@ -221,5 +288,14 @@ class Settings:
         return {"out": self.out} | {name: value for part in self.parts for name, value in vars(part).items()}
 
 
-# Settings that may change when a run goes on. The dataset is compared by its hash.
-MAY_CHANGE = ("dataset", "out", "skip_corrupt", *(field.name for field in dataclasses.fields(Runtime)))
+# Settings that may change when a run goes on. The dataset, and prompts, are compared by their hash.
+MAY_CHANGE = (
+    "dataset",
+    "out",
+    "skip_corrupt",
+    "prompts",
+    "column",
+    "watch",
+    "stop",
+    *(field.name for field in dataclasses.fields(Runtime)),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from npnet_core.errors import InputError
 from npnet_core.npd import NPDReader
@@ -17,17 +17,21 @@ def hold_out(reader: NPDReader, indices: Sequence[int], share: float, seed: int)
     Raises:
         InputError: for a share outside 0 … 1, or if no prompt is left to train on.
     """
+    held_out = set(held_out_prompts({reader.records[i].key.prompt for i in indices}, share, seed))
+    validation = [i for i in indices if reader.records[i].key.prompt in held_out]
+    return [i for i in indices if reader.records[i].key.prompt not in held_out], validation
+
+
+def held_out_prompts(prompts: Iterable[str], share: float, seed: int) -> list[str]:
+    """The share of distinct prompts that :func:`hold_out` holds out, in an order of its own; raises as it."""
     if not 0 <= share < 1:
         raise InputError(f"A validation share of {share} came: give 0 (none) to less than 1.")
     if share == 0:
-        return list(indices), []
-    prompts = {reader.records[i].key.prompt for i in indices}
+        return []
+    prompts = sorted(set(prompts), key=lambda prompt: seeded_hash(seed, prompt))
     if len(prompts) == 1:
-        raise InputError("All pairs have the same prompt: collect more prompts, or hold none out (--validation 0).")
-    count = min(max(1, round(share * len(prompts))), len(prompts) - 1)
-    held_out = set(sorted(prompts, key=lambda prompt: seeded_hash(seed, prompt))[:count])
-    validation = [i for i in indices if reader.records[i].key.prompt in held_out]
-    return [i for i in indices if reader.records[i].key.prompt not in held_out], validation
+        raise InputError("All have the same prompt: give more prompts, or hold none out (--validation 0).")
+    return prompts[: min(max(1, round(share * len(prompts))), len(prompts) - 1)]
 
 
 def limit_pairs(reader: NPDReader, indices: Sequence[int], limit: int | None, seed: int) -> list[int]:

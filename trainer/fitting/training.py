@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -18,15 +19,18 @@ from npnet_core.model import NPNet
 from trainer.data.prefetch import prefetch
 from trainer.fitting.divergence import diverged
 from trainer.fitting.epoch_order import samples
-from trainer.fitting.history import History
+from trainer.fitting.history import History, read_history
 from trainer.fitting.metrics import Losses, Meter
 from trainer.fitting.resume import save
 from trainer.fitting.run import Run
 from trainer.signals import stop_signals
 
+log = logging.getLogger(__name__)
 
-def train(run: Run, start: int, history: History | None) -> None:
-    """Steps ``start`` to the last, logging, validating and saving on the way."""
+
+def train(run: Run, start: int, history: History | None) -> int:
+    """Steps ``start`` to the last, logging, validating and saving on the way. Returns how many are done: fewer where
+    the objective ends the run."""
     training, runtime = run.settings.training, run.settings.runtime
     objective, process = run.objective, run.process
     model = wrapped(run)
@@ -55,17 +59,43 @@ def train(run: Run, start: int, history: History | None) -> None:
                 row |= meter.row(process) | {"lr": lr, "grad_norm": norm.item()} | term_weights(run.npnet)
                 progress.set_postfix_str(objective.progress(row))
             with meter.paused():
-                if int(run.epoch(done)) > int(run.epoch(step)) and done < run.steps:
+                looked, ended = validation_due(run, step), None
+                if looked:
                     row |= validate(run)
                     run.npnet.train()
                 if history is not None and row:
                     history.add({"step": done, "epoch": run.epoch(done)} | row)
-                stop, due = process.any(stopped(), time.monotonic() - saved >= 60 * runtime.checkpoint_every)
-                if stop or due or done == run.steps:
+                    if looked:
+                        ended = show(run, done, history)
+                stop, due, end = process.any(
+                    stopped(), time.monotonic() - saved >= 60 * runtime.checkpoint_every, ended is not None
+                )
+                if stop or due or end or done == run.steps:
                     save(run, done)
                     saved = time.monotonic()
             if stop:  # after the last step too: what follows a fit must not go on
                 raise KeyboardInterrupt
+            if end:
+                if ended is not None:
+                    log.warning("The run ends after step %d of %d: %s.", done, run.steps, ended)
+                return done
+    return run.steps
+
+
+def validation_due(run: Run, step: int) -> bool:
+    """Whether what is held out is looked at after the step; after the last one :func:`trainer.fitting.fit.fit` does."""
+    every, done = run.settings.runtime.validate_every, step + 1
+    if done == run.steps:
+        return False
+    return int(run.epoch(done)) > int(run.epoch(step)) if every is None else done % every == 0
+
+
+def show(run: Run, step: int, history: History) -> str | None:
+    """What people look at, anew; returns why the run had better end, see :class:`Objective`."""
+    rows = read_history(history.path)
+    run.objective.show(run.result, step, rows)
+    run.npnet.train()
+    return run.objective.stop(rows)
 
 
 def backward(run: Run, model: nn.Module, batches: Iterator[list]) -> tuple[list[Losses], Tensor]:

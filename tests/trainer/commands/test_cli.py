@@ -145,7 +145,7 @@ def test_help_says_what_is_required(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["fit", "--help"])
     marked = [line for line in capsys.readouterr().out.splitlines() if "(required)" in line]
-    assert len(marked) == 2  # --dataset and --out
+    assert len(marked) == 1  # --out
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows says it in another way")

@@ -51,6 +51,12 @@ class Brighter:
     def validate(self, npnet, process: Process, batch: int, threads: int) -> dict[str, float]:
         return self.metrics("validation", totals([self.losses(npnet, each) for each in self.prepare(self.validation)]))
 
+    def show(self, npnet, step: int, rows: Sequence[dict]) -> None:
+        pass
+
+    def stop(self, rows: Sequence[dict]) -> None:
+        pass
+
     def progress(self, metrics: dict[str, float]) -> str:
         return f"{metrics['train_mse']:.3f}"
 
