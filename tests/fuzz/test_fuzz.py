@@ -244,9 +244,11 @@ def hostile_sidecar(random: Random, content: bytes) -> tuple[str, bytes]:
     return f"line {number}: {what}", body + json.dumps({"crc32": zlib.crc32(body)}).encode() + b"\n"
 
 
-def test_embeddings(tmp_path, tmp_path_factory):
+@pytest.mark.parametrize("mask", [None, [[True, True, False], [True, True, True]]], ids=["version 1", "version 2"])
+def test_embeddings(tmp_path, tmp_path_factory, mask):
     good = tmp_path_factory.mktemp("good")
-    store_embeddings(good, BASE, ["a", "b"], torch.randn(2, 3, 5), "fingerprint")
+    mask = mask and torch.tensor(mask)
+    store_embeddings(good, BASE, ["a", "b"], torch.randn(2, 3, 5), "fingerprint", mask)
     (file,) = good.rglob("*.safetensors")
 
     def case(random: Random, folder: Path):
@@ -260,11 +262,13 @@ def test_embeddings(tmp_path, tmp_path_factory):
             embeddings = Embeddings(folder, BASE)
             known = [prompt for prompt in ("a", "b") if prompt in embeddings]
             if known:
-                assert embeddings.batch(known).shape == (len(known), *embeddings.shape)
+                embeds, mask = embeddings.tokens(known)
+                assert embeds.shape == (len(known), max(map(len, embeds)), embeddings.shape[1])
+                assert mask is None or mask.shape == embeds.shape[:2]
 
         return what, run
 
-    fuzz("prompt embeddings", case, tmp_path)
+    fuzz(f"prompt embeddings{' without padding' if mask is not None else ''}", case, tmp_path)
 
 
 def test_checkpoints_of_a_fit(npnet, tmp_path, tmp_path_factory):
