@@ -72,7 +72,8 @@ def fine_tuned(path: Path, config: dict, seed: int) -> GoldenNet:
         path: an NPNet file, published ones included.
         config: the config's entries that the dataset decides (family, channels, prompt_tokens, prompt_dim), or the
             user (drop_path). Where the prompt embedding has another shape the layers that read it are made anew, which
-            the log says.
+            the log says. Prompts of its own family it goes on reading as many tokens of as before: how long the longest
+            of a dataset is says nothing of the next.
 
     Raises:
         InputError: for a file that is no NPNet, other latent channels, or a drop_path for a net that has none.
@@ -85,6 +86,8 @@ def fine_tuned(path: Path, config: dict, seed: int) -> GoldenNet:
             f"{path} is a net for {earlier.config.channels} latent channels and the dataset has {config['channels']}: "
             "start from another file, or without --init."
         )
+    if (earlier.config.family, earlier.config.prompt_dim) == (config["family"], config["prompt_dim"]):
+        config = config | {"prompt_tokens": earlier.config.prompt_tokens}
     npnet = new_npnet(dataclasses.replace(earlier.config, **config), seed)
     weights = earlier.state_dict()
     anew = {key: value for key, value in npnet.state_dict().items() if value.shape != weights[key].shape}

@@ -54,6 +54,16 @@ def test_a_text_layer_of_another_width_is_made_anew_and_said_so(tmp_path, caplog
         assert key.startswith("text_term.") or torch.equal(value, expected[key])
 
 
+@pytest.mark.parametrize("tokens", [TOKENS + 2, TOKENS - 1])
+def test_prompts_of_its_own_family_are_read_as_before(tmp_path, tokens):
+    """However long the next dataset's are: shorter ones are filled up, longer ones cut, as golden_noise does."""
+    earlier = trained(tmp_path / "earlier", prompt_dim=DIM, prompt_tokens=tokens)
+    npnet = fine_tune(tmp_path)
+    assert npnet.config == earlier.config
+    expected = earlier.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in npnet.state_dict().items())
+
+
 def test_other_channels_are_refused(tmp_path):
     trained(tmp_path / "earlier", prompt_dim=DIM, channels=16)
     with pytest.raises(InputError, match="16 latent channels and the dataset has 4"):
