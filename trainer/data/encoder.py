@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from trainer import bases
 from trainer.data.embeddings import encoded, load_text_encoder, stored_type
@@ -58,10 +59,6 @@ class Encoder:
         if len(self._seconds) == WARM_UP + MEASURED:
             mean = sum(self._seconds[WARM_UP:]) / MEASURED
             held = sum(p.numel() * p.element_size() for m in self._base.modules("text") for p in m.parameters())
-            log.info(
-                "Without a cache the text encoder takes %.3g seconds of every batch (%d prompts) and %.3g GB of %s.",
-                mean,
-                prompts,
-                held / 1e9,
-                self._base.device,
-            )
+            words = "Without a cache the text encoder takes %.3g seconds of every batch (%d prompts) and %.3g GB of %s."
+            with tqdm.external_write_mode():  # below the bar of the fit
+                log.info(words, mean, prompts, held / 1e9, self._base.device)
