@@ -10,6 +10,7 @@ from trainer.bases.load import load_base
 from trainer.bases.prompts import Prompts, encode, join
 from trainer.bases.sampling import (
     branches,
+    check_guidance,
     decode,
     denoiser,
     evaluations,
@@ -19,4 +20,5 @@ from trainer.bases.sampling import (
     sample,
     shares_first,
 )
-from trainer.bases.schedules import SAMPLERS, SPACINGS, STOCHASTIC, Schedule
+from trainer.bases.schedules import SAMPLERS, SPACINGS, STOCHASTIC, Preset, Schedule
+from trainer.bases.siblings import with_sibling

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,6 +42,8 @@ class Base(ABC):
         controlnet: the ControlNet that ``control`` pictures are for, or None.
         distilled: whether guidance is built into the weights, as the user or the model_index.json says; None where
             neither does.
+        sibling: the model that re-denoises in its place, which it was distilled from, see
+            :func:`trainer.bases.with_sibling`; or None.
     """
 
     title: ClassVar[str]  # what people call the family
@@ -58,6 +60,7 @@ class Base(ABC):
     device: torch.device
     controlnet: nn.Module | None = None
     distilled: bool | None = None
+    sibling: Base | None = None
 
     @property
     @abstractmethod
@@ -191,23 +194,26 @@ class Base(ABC):
 
 
 def move(base: Base, part: str, device: str | torch.device) -> None:
-    """Take the ``text`` encoders, the ``network`` or the ``vae`` to a device; the rest stays where it is.
+    """Take the ``text`` encoders, the ``network`` (a sibling's, too) or the ``vae`` to a device; the rest stays.
 
     Encoding happens where the text encoders are and decoding where the autoencoder is; predictions need the network on
     ``base.device``.
     """
     for module in base.modules(part):
         module.to(device)
+    if base.sibling is not None:
+        move(base.sibling, part, device)
 
 
-def fingerprint(base: Base) -> str:
-    """SHA-256 over the noise schedule and the first 32 numbers of every weight of every part, in the loaded precision.
+def fingerprint(base: Base, parts: Iterable[str] | None = None) -> str:
+    """SHA-256 over the noise schedule and the first 32 numbers of every weight of every part, in the loaded precision;
+    of some :data:`PARTS` over those alone.
 
     Cheap (no file is read again), and enough to tell models apart that were trained or merged differently. Names of
-    weights stay out of it: they change between versions of the libraries.
+    weights stay out of it: they change between versions of the libraries. A sibling is another model.
     """
-    digest = hashlib.sha256(json.dumps(base.noise_schedule, sort_keys=True).encode())
-    for part in PARTS:
+    digest = hashlib.sha256(json.dumps(base.noise_schedule, sort_keys=True).encode() if parts is None else b"")
+    for part in PARTS if parts is None else parts:
         for module in base.modules(part):
             for weight in module.parameters():
                 digest.update(str(tuple(weight.shape)).encode())

@@ -33,6 +33,15 @@ def branches(base: Base, cfg: float) -> int:
     return 2 if base.guidance == "cfg" and cfg != 1 else 1
 
 
+def check_guidance(base: Base, cfg: float) -> None:
+    """Raise InputError for a guidance scale other than 1 of a model that has its own built in."""
+    if base.guidance == "none" and cfg != 1:
+        raise InputError(
+            f"Guidance {cfg:g} was asked for and {base.source} has its guidance built in: use 1, or if it has none "
+            "built in, the --preset of its base model."
+        )
+
+
 def shares_first(base: Base, schedule: Schedule) -> bool:
     """Whether sampling begins with the prediction at (noise, ``levels(…)[0]``), as ``first_denoised`` needs it.
 

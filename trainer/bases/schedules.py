@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,3 +77,8 @@ class Preset:
     steps: int = 50
     depth: int = 1
     guidance: Guidance = "cfg"
+
+    @property
+    def images(self) -> Schedule:
+        """Of images to be looked at or compared."""
+        return dataclasses.replace(self.schedule, steps=self.steps)

@@ -37,7 +37,7 @@ class StableDiffusion(Diffusion):
     @property
     def guidance(self) -> str:
         """LCM's distilled UNets are told the guidance scale and were trained without a second branch."""
-        return "cfg" if self.network.config.get("time_cond_proj_dim") is None else "embedding"
+        return super().guidance if self.network.config.get("time_cond_proj_dim") is None else "embedding"
 
     @property
     def align_your_steps(self) -> str | None:
@@ -96,7 +96,9 @@ class StableDiffusionXL(StableDiffusion):
     load_options: ClassVar = {}
     presets: ClassVar = {  # the paper's
         "sdxl": Preset(5.5, 1.0, Schedule("ddim", 10)),
-        "dreamshaper-xl-turbo": Preset(3.5, 1.0, Schedule("dpm-solver-multistep", 4)),
+        "dreamshaper-xl-turbo": Preset(3.5, 1.0, Schedule("dpm-solver-multistep", 4), steps=4),
+        # ours: the card's at most 4 steps, ComfyUI's template's sampler; no file tells it from SDXL
+        "sdxl-turbo": Preset(1.0, 1.0, Schedule("euler-ancestral", 4), steps=4, guidance="none"),
     }
     family = "sdxl"
     align_your_steps = "StableDiffusionXLTimesteps"

@@ -13,23 +13,25 @@ from npnet_core.redenoising import Level, check_levels
 from trainer import bases
 from trainer.bases import Base
 from trainer.collecting.recipe import Recipe
+from trainer.collecting.redenoising import check_redenoising
 
 PAIRS_PER_PART = 64
 PURE_NOISE = 4.8973451890853435e-08  # the ᾱ that ComfyUI gives to ᾱ = 0, so that its sigma is a number (4519)
 COMPARED = ("base_fingerprint", "precision", "sampler", "steps", "spacing", "scorers")  # of what a manifest records
 
 
-def manifest(base: Base, recipe: Recipe, scorers: Sequence[str], sibling: Base | None = None) -> Manifest:
+def manifest(base: Base, recipe: Recipe, scorers: Sequence[str]) -> Manifest:
     """What all pairs of a dataset have in common.
 
     Args:
-        base: the model that samples, on whose levels noise is re-denoised.
+        base: the model that samples, on whose levels noise is re-denoised, by its sibling if it has one.
         scorers: their kinds.
-        sibling: the undistilled model that re-denoises in its place, if one does.
 
     Raises:
-        InputError: for a schedule that cannot be re-denoised on.
+        InputError: for a model or a schedule that cannot be re-denoised with.
     """
+    check_redenoising(base)
+    sibling = base.sibling
     levels = bases.levels(base, recipe.schedule, bases.latent_shape(base, recipe.height, recipe.width))
     check_levels(levels, recipe.inversion, recipe.depth)
     return Manifest(

@@ -51,15 +51,16 @@ def make_pairs(
     target, first_denoised = recipe.redenoised(base, prompts, source, recipe.schedule)
     if not scorers and not with_images:
         return Pairs(source, target, None, {})
+    shared = base.sibling is None and bases.shares_first(base, recipe.schedule)
     both = [*range(len(keys)), *range(len(keys))]
     latents = bases.sample(
         base,
         torch.cat([source, target]),
         prompts[both],
         recipe.schedule,
-        recipe.cfg,
+        1.0 if base.guidance == "none" else recipe.cfg,
         seeds=seeds + seeds,
-        first_denoised=first_denoised if bases.shares_first(base, recipe.schedule) else None,
+        first_denoised=first_denoised if shared else None,
     )
     images = bases.decode(base, latents, batch=len(latents))
     texts = [keys[i].prompt for i in both]

@@ -24,7 +24,7 @@ class Recipe(Redenoising):
 
 
 def preset_recipe(preset: str, **changes) -> Recipe:
-    """The paper's recipe for a base model, with ``changes`` that are not None: fields of Recipe and of its Schedule.
+    """The recipe of a preset, with ``changes`` that are not None: fields of Recipe and of its Schedule.
 
     Args:
         preset: of :data:`trainer.bases.PRESETS`.
@@ -32,8 +32,8 @@ def preset_recipe(preset: str, **changes) -> Recipe:
     Raises:
         InputError: for settings that make no schedule.
     """
-    paper = PRESETS[preset]
-    values = {"cfg": paper.cfg, "inversion_cfg": paper.inversion_cfg}
+    settings = PRESETS[preset]
+    values = {"cfg": settings.cfg, "inversion_cfg": settings.inversion_cfg, "depth": settings.depth}
     values |= {name: value for name, value in changes.items() if value is not None}
     schedule = {field.name: values.pop(field.name) for field in dataclasses.fields(Schedule) if field.name in values}
-    return Recipe(schedule=dataclasses.replace(paper.schedule, **schedule), **values)
+    return Recipe(schedule=dataclasses.replace(settings.schedule, **schedule), **values)

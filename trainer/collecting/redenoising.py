@@ -42,9 +42,11 @@ class Redenoising:
         return f"{way}{depth}, {rounds}, {self.inversion} inversion"
 
     def redenoised(self, base: Base, prompts: Prompts, noise: Tensor, schedule: Schedule) -> Redenoised:
-        """Noise [B, C, h, w] of unit variance for B prompts, between the first levels of a schedule."""
+        """Noise [B, C, h, w] of unit variance for B prompts, between the first levels of the base model's schedule; by
+        its sibling, if it has one.
+        """
         return redenoise(
-            bases.denoiser(base, prompts),
+            bases.denoiser(base.sibling or base, prompts),
             noise.to(base.device),
             bases.levels(base, schedule, tuple(noise.shape[1:])),
             cfg=self.cfg,
@@ -52,6 +54,17 @@ class Redenoising:
             rounds=self.rounds,
             inversion=self.inversion,
             depth=self.depth,
+        )
+
+
+def check_redenoising(base: Base) -> None:
+    """Raise InputError for a model whose guidance is built in: re-denoising folds a difference of guidances into a
+    noise, and without one nothing but the inversion's error."""
+    if (base.sibling or base).guidance == "none":
+        raise InputError(
+            f"{base.source} has its guidance built in, so re-denoising with it folds none into a noise: name the model "
+            "that it was distilled from, which then makes the pairs (--redenoise-with), or if it has none built in, "
+            "the --preset of its base model."
         )
 
 

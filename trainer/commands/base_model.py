@@ -9,31 +9,39 @@ import torch
 
 from npnet_core.errors import InputError
 from trainer import bases
-from trainer.bases import Base
+from trainer.bases import PRESETS, Base
 from trainer.distributed import find_device
 
 # the help of these options, which stand in every command that loads a base model
 BASE = "diffusers folder, single file or hub id of the base model"
 DEVICE = "cpu, cuda, cuda:1, mps (default: a GPU if there is one)"
-PRECISION = "of the base model (default: fp16 on a GPU)"
+PRECISION = "of the base model (default on a GPU: fp16, of flow models bf16)"
+PRESET = (
+    "settings for a kind of base model (default: the first of its family; sdxl for SD); says whether it is distilled"
+)
+SIBLING = "folder or hub id of the model that a distilled base model comes from: noises are re-denoised with it"
 CONFIG = "for a single-file base model: a diffusers folder or hub id of its kind"
 LORA = "a LoRA to add to the base model"
 
 
 def load(options, **more) -> Base:
-    """From the Options of a command with ``base``, ``base_config``, ``device``, ``precision`` and ``lora``.
+    """From the Options of a command with ``base``, ``base_config``, ``device``, ``precision`` and ``lora``, and perhaps
+    ``preset`` and ``redenoise_with``.
 
     Args:
         more: for :func:`trainer.bases.load_base`, which says what it raises.
     """
-    return bases.load_base(
+    preset, sibling = (getattr(options, name, None) for name in ("preset", "redenoise_with"))
+    base = bases.load_base(
         options.base,
         config=options.base_config,
         device=find_device(options.device),
         precision=options.precision,
         lora=options.lora,
+        distilled=None if preset is None else PRESETS[preset].guidance == "none",
         **more,
     )
+    return base if sibling is None else bases.with_sibling(base, sibling)
 
 
 @contextmanager

@@ -51,9 +51,7 @@ class Options:
     seeds_per_prompt: int = option(1, "how many are drawn, the same for a prompt every time")
     scorer: tuple[str, ...] = option(("hpsv2",), SCORERS)
 
-    preset: Literal[tuple(PRESETS)] | None = option(
-        None, "the paper's settings (default: the first of the base model's family; sdxl for SD)"
-    )
+    preset: Literal[tuple(PRESETS)] | None = option(None, base_model.PRESET)
     sampler: str | None = option(None, f"one of {', '.join(SAMPLERS)} (default: the preset's)")
     steps: int | None = option(None, "of the schedule (default: the preset's)")
     spacing: str | None = option(None, f"of the steps, one of {', '.join(SPACINGS)} (default: the base model's own)")
@@ -61,7 +59,7 @@ class Options:
     inversion_cfg: float | None = option(None, "guidance of the inversion step (default: the preset's)")
     rounds: int = option(1, "how often re-denoising is repeated")
     inversion: Literal["exact", "released", "fixed-point"] = option("exact", INVERSIONS_HELP)
-    depth: int = option(1, "steps taken down and back; more than the paper's one is ours")
+    depth: int | None = option(None, "steps taken down and back; the paper takes one (default: the preset's)")
     height: int | None = option(None, "of the images in pixels (default: the base model's own)")
     width: int | None = option(None, "of the images in pixels (default: the base model's own)")
 
@@ -74,6 +72,7 @@ class Options:
     precision: Literal["fp32", "fp16", "bf16"] | None = option(None, base_model.PRECISION)
     base_config: str | None = option(None, base_model.CONFIG, path=True)
     lora: Path | None = option(None, base_model.LORA)
+    redenoise_with: str | None = option(None, base_model.SIBLING, path=True)
 
     def __post_init__(self) -> None:
         check_seeds(self)
@@ -89,7 +88,7 @@ def run(options: Options) -> None:
     base = base_model.load(options)
     if options.preset is None:
         options = dataclasses.replace(options, preset=default_preset(base))
-    recipe = recipe_from(options)
+    recipe = recipe_from(options, base)
     shape = bases.latent_shape(base, recipe.height, recipe.width)
     keys = pair_keys(prompts, seed_range(options.seeds), options.seeds_per_prompt, shape)[: options.limit]
     keys = share_of(keys, worker, workers)
@@ -106,10 +105,15 @@ def run(options: Options) -> None:
         log.info("%d pairs are in %s.", len(keys), options.out)
 
 
-def recipe_from(options: Options) -> Recipe:
-    """The preset (SDXL's where none is named), and over it what was asked for; raises as
-    :func:`trainer.collecting.recipe.preset_recipe`."""
-    return preset_recipe(options.preset or next(iter(PRESETS)), **{name: getattr(options, name) for name in RECIPE})
+def recipe_from(options: Options, base: Base | None = None) -> Recipe:
+    """The preset (SDXL's where none is named), over it the guidance that the base model's sibling is re-denoised with,
+    and over that what was asked for; raises as :func:`trainer.collecting.recipe.preset_recipe`.
+    """
+    asked = {name: getattr(options, name) for name in RECIPE}
+    if base is not None and base.sibling is not None:
+        theirs = PRESETS[default_preset(base.sibling)]
+        asked |= {name: getattr(theirs, name) for name in ("cfg", "inversion_cfg") if asked[name] is None}
+    return preset_recipe(options.preset or next(iter(PRESETS)), **asked)
 
 
 def resolved(options: Options, recipe: Recipe, base: Base) -> Options:
@@ -120,6 +124,7 @@ def resolved(options: Options, recipe: Recipe, base: Base) -> Options:
         **dataclasses.asdict(recipe.schedule),
         cfg=recipe.cfg,
         inversion_cfg=recipe.inversion_cfg,
+        depth=recipe.depth,
         height=height * base.pixels,
         width=width * base.pixels,
     )

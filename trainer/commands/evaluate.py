@@ -14,7 +14,7 @@ from typing import Literal
 from npnet_core.checkpoint import load_npnet
 from npnet_core.errors import InputError
 from npnet_core.redenoising import INVERSIONS_HELP
-from trainer.bases import SAMPLERS, SPACINGS
+from trainer.bases import PRESETS, SAMPLERS, SPACINGS, Preset, default_preset
 from trainer.collecting.keys import seed_range
 from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.collecting.scorers import HELP as SCORERS
@@ -62,17 +62,19 @@ class Options:
     methods: tuple[str, ...] = option(METHODS, f"some of {', '.join(NAMES)}; standard is always there")
     scorer: tuple[str, ...] = option(("hpsv2",), SCORERS)
 
-    sampler: tuple[str, ...] = option(("ddim",), f"some of {', '.join(SAMPLERS)}")
-    steps: tuple[int, ...] = option((50,), "of the schedule")
+    preset: Literal[tuple(PRESETS)] | None = option(None, base_model.PRESET)
+    sampler: tuple[str, ...] = option((), f"some of {', '.join(SAMPLERS)} (default: the preset's)")
+    steps: tuple[int, ...] = option((), "of the schedule (default: the preset's)")
     spacing: tuple[str, ...] = option((OWN,), f"of the steps, some of {OWN} (the base model's), {', '.join(SPACINGS)}")
-    cfg: tuple[float, ...] = option((5.5,), "guidance scales")
+    cfg: tuple[float, ...] = option((), "guidance scales (default: the preset's)")
     size: tuple[str, ...] = option((), "WIDTHxHEIGHT in pixels (default: the base model's own)")
 
-    redenoise_cfg: float = option(REDENOISING.cfg, "inversion: guidance of the denoising step")
-    inversion_cfg: float = option(REDENOISING.inversion_cfg, "inversion: guidance of the inversion step")
+    redenoise_cfg: float | None = option(None, "inversion: guidance of the denoising step (default: the preset's)")
+    inversion_cfg: float | None = option(None, "inversion: guidance of the inversion step (default: the preset's)")
     rounds: int = option(REDENOISING.rounds, "inversion: how often it is repeated")
     inversion: Literal["exact", "released", "fixed-point"] = option("exact", INVERSIONS_HELP)
-    depth: int = option(REDENOISING.depth, "inversion: steps taken down and back")
+    depth: int | None = option(None, "inversion: steps taken down and back (default: the preset's)")
+    redenoise_with: str | None = option(None, base_model.SIBLING, path=True)
     repaint_rounds: int = option(1, "repaint: how often it is repeated")
 
     dataset: Path | None = option(None, "noise pairs: how much of their change does each net explain?")
@@ -89,9 +91,8 @@ class Options:
     def __post_init__(self) -> None:
         check_seeds(self)
         check_least_one(self, "batch", "limit")
-        for name in ("sampler", "steps", "spacing", "cfg"):
-            if not getattr(self, name):
-                raise InputError(f"No --{name} came: give at least one.")
+        if not self.spacing:
+            raise InputError("No --spacing came: give at least one.")
         if self.fid is not None and tuple(self.scorer) == ("none",):
             raise InputError("--fid came with --scorer none: FID is shown beside other metrics, so name one of those.")
 
@@ -102,17 +103,14 @@ def run(options: Options) -> int:
     prompts = read_prompt_set(options.prompts, options.column)[: options.limit]
     files, missing = find_scorers(options.scorer)
     npnets = {name: load_npnet(path) for name, path in name_npnets(options.npnet).items()}
-    redenoising = Redenoising(
-        cfg=options.redenoise_cfg,
-        inversion_cfg=options.inversion_cfg,
-        rounds=options.rounds,
-        inversion=options.inversion,
-        depth=options.depth,
-    )
+    redenoising = redenoising_from(resolved(options, next(iter(PRESETS.values()))))
     choose_methods(options.methods, npnets, redenoising, options.repaint_rounds)  # complains before a model is loaded
     reference = find_pictures(options.fid) if options.fid is not None else []
     inception = load_inception(options.fid_weights) if options.fid is not None else None
     base = base_model.load(options)
+    options = dataclasses.replace(options, preset=options.preset or default_preset(base))
+    options = resolved(options, PRESETS[options.preset], PRESETS[default_preset(base.sibling or base)])
+    redenoising = redenoising_from(options)
     settings = every_setting(
         base,
         samplers=options.sampler,
@@ -164,6 +162,34 @@ def run(options: Options) -> int:
     write_report(options.out, summarise(evaluation.rows, about))
     log.info("%s", options.out / "report.html")
     return code
+
+
+def resolved(options: Options, preset: Preset, redenoising: Preset | None = None) -> Options:
+    """The options with everything said that presets decide where nothing was asked for: how images are sampled, and by
+    the preset ``redenoising``, which is a sibling's where one re-denoises, with what guidance noises are.
+    """
+    by = redenoising or preset
+    decided = {
+        "sampler": (preset.images.sampler,),
+        "steps": (preset.images.steps,),
+        "cfg": (preset.cfg,),
+        "redenoise_cfg": by.cfg,
+        "inversion_cfg": by.inversion_cfg,
+        "depth": preset.depth,
+    }
+    return dataclasses.replace(
+        options, **{name: value for name, value in decided.items() if getattr(options, name) in (None, ())}
+    )
+
+
+def redenoising_from(options: Options) -> Redenoising:
+    return Redenoising(
+        cfg=options.redenoise_cfg,
+        inversion_cfg=options.inversion_cfg,
+        rounds=options.rounds,
+        inversion=options.inversion,
+        depth=options.depth,
+    )
 
 
 def find_scorers(names: Sequence[str]) -> tuple[dict[str, Path], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from npnet_core.checkpoint import load_npnet
 from npnet_core.errors import InputError
 from trainer import bases
-from trainer.bases import SAMPLERS, SPACINGS, Schedule
+from trainer.bases import PRESETS, SAMPLERS, SPACINGS, Preset, Schedule, default_preset
 from trainer.collecting.redenoising import REDENOISING
 from trainer.commands import base_model
 from trainer.commands.checks import check_least_one
@@ -48,10 +49,11 @@ class Options:
     out: Path = option(Path("samples"), "folder for the images")
     seed: tuple[int, ...] = option((0,), "one or several")
 
-    sampler: str = option("ddim", f"one of {', '.join(SAMPLERS)}")
-    steps: int = option(50, "of the schedule")
+    preset: Literal[tuple(PRESETS)] | None = option(None, base_model.PRESET)
+    sampler: str | None = option(None, f"one of {', '.join(SAMPLERS)} (default: the preset's)")
+    steps: int | None = option(None, "of the schedule (default: the preset's)")
     spacing: str | None = option(None, f"of the steps, one of {', '.join(SPACINGS)} (default: the base model's own)")
-    cfg: float = option(5.5, "guidance scale")
+    cfg: float | None = option(None, "guidance scale (default: the preset's)")
     size: str | None = option(None, "WIDTHxHEIGHT in pixels (default: the control picture's, or the base model's own)")
     controlnet: str | None = option(None, "a ControlNet for an SD or SDXL, folder or hub id", path=True)
     control: Path | None = option(None, "the picture for it, of the images' size")
@@ -73,7 +75,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    schedule = Schedule(options.sampler, options.steps, options.spacing)
+    schedule_from(options, next(iter(PRESETS.values())))  # complains before a model is loaded
     control = read_image(options.control) if options.control is not None else None
     npnets = {name: load_npnet(path) for name, path in name_npnets(options.npnet).items()}
     if BOTH in npnets:
@@ -82,7 +84,10 @@ def run(options: Options) -> None:
     base = base_model.load(options, controlnet=options.controlnet)
     height, width = choose_size(options.size, control, base.size)
     bases.latent_shape(base, height, width)
-    setting = Setting(schedule, options.cfg, height, width)
+    preset = PRESETS[options.preset or default_preset(base)]
+    cfg = preset.cfg if options.cfg is None else options.cfg
+    bases.check_guidance(base, cfg)
+    setting = Setting(schedule_from(options, preset), cfg, height, width)
     check_methods(methods, base, [setting], REDENOISING)
     for npnet in npnets.values():
         npnet.to(base.device)
@@ -113,6 +118,12 @@ def run(options: Options) -> None:
                 path = folder / f"{name}-{BOTH}.png"
                 write_image(path, both, metadata | {"seed": each.seed, "methods": list(images)})
                 tqdm.write(str(path))
+
+
+def schedule_from(options: Options, preset: Preset) -> Schedule:
+    """The preset's, and over it what was asked for."""
+    asked = {name: getattr(options, name) for name in ("sampler", "steps", "spacing")}
+    return dataclasses.replace(preset.images, **{name: value for name, value in asked.items() if value is not None})
 
 
 def choose_size(size: str | None, control: Tensor | None, own: int) -> tuple[int, int]:

@@ -41,14 +41,19 @@ class Stopwatch:
 
 
 @contextmanager
-def counted_rows(network: nn.Module) -> Iterator[list[int]]:
-    """A list that gets, for each call of the network within the block, how many rows it evaluated."""
+def counted_rows(*networks: nn.Module) -> Iterator[list[int]]:
+    """A list that gets, for each call of one of the networks within the block, how many rows it evaluated."""
     rows = []
-    hook = network.register_forward_hook(lambda _module, _inputs, output: rows.append(len(output[0])))
+
+    def count(_module, _inputs, output) -> None:
+        rows.append(len(output[0]))
+
+    hooks = [network.register_forward_hook(count) for network in networks]
     try:
         yield rows
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def cost_per_image(measured: Sequence[dict]) -> list[dict]:

@@ -62,10 +62,15 @@ def facts(
         "base model": bases.fingerprint(base)[:16],
         "precision": str(base.dtype).removeprefix("torch."),
         **{f"net {method.name}": method.weights[:16] for method in methods if method.npnet and not method.wrong_prompt},
-        **({"inversion": str(redenoising)} if "inversion" in names else {}),
+        **({"inversion": _inversion(base, redenoising)} if "inversion" in names else {}),
         **({"repaint rounds": str(repaint_rounds)} if "repaint" in names else {}),
         **{f"weights of {each.kind}": ends_hash(each.path)[:16] for each in scorers if isinstance(each, LazyScorer)},
     }
+
+
+def _inversion(base: Base, redenoising: Redenoising) -> str:
+    by = "" if base.sibling is None else f", by {bases.fingerprint(base.sibling)[:16]}"
+    return f"{redenoising}{by}"
 
 
 def ends_hash(path: Path) -> str:

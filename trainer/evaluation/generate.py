@@ -114,7 +114,8 @@ def make_batch(
     schedule, cfg = method.baseline.schedule(setting), method.baseline.guidance(base, setting)
     watch, seconds = Stopwatch(base.device), dict.fromkeys(STAGES, 0.0)
     candidates, scores = [], []
-    with counted_rows(base.network) as rows:
+    networks = [each.network for each in (base, base.sibling) if each is not None]
+    with counted_rows(*networks) as rows:
         for seeds in zip(*(method.baseline.seeds(each.prompt, each.seed) for each in draws), strict=True):
             noise = bases.initial_noise(base, seeds, setting.height, setting.width)
             watch.lap()

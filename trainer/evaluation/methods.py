@@ -23,7 +23,7 @@ from npnet_core.golden import golden_noise, noise_generator
 from npnet_core.redenoising import check_levels, ddim
 from trainer import bases
 from trainer.bases import Base, Prompts
-from trainer.collecting.redenoising import REDENOISING, Redenoising
+from trainer.collecting.redenoising import REDENOISING, Redenoising, check_redenoising
 from trainer.evaluation import baselines
 from trainer.evaluation.baselines import Baseline, read_baseline
 from trainer.evaluation.sampling_settings import Setting
@@ -180,8 +180,12 @@ def check_methods(methods: Sequence[Method], base: Base, settings: Sequence[Sett
         elif method.start is standard:
             for setting in settings:
                 bases.evaluations(base, method.baseline.schedule(setting))  # makes a scheduler of it
-                method.baseline.guidance(base, setting)
+                scales = method.baseline.guidance(base, setting)
+                for cfg in scales if isinstance(scales, list) else [scales]:
+                    bases.check_guidance(base, cfg)
         else:
+            if method.name != "repaint":
+                check_redenoising(base)
             for setting in settings:
                 way = () if method.name == "repaint" else (redenoising.inversion, redenoising.depth)
                 shape = bases.latent_shape(base, setting.height, setting.width)

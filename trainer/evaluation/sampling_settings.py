@@ -57,7 +57,8 @@ def every_setting(
         sizes: ``WIDTHxHEIGHT`` in pixels.
 
     Raises:
-        InputError: for a combination that the base model or a sampler cannot do, or a size that is none.
+        InputError: for a combination that the base model or a sampler cannot do, guidance of a model that has its own
+            built in, or a size that is none.
     """
     schedules = [
         Schedule(sampler, count, None if spacing == OWN else spacing)
@@ -65,6 +66,8 @@ def every_setting(
     ]
     for schedule in schedules:
         bases.evaluations(base, schedule)  # makes a scheduler of it
+    for cfg in cfgs:
+        bases.check_guidance(base, cfg)
     pixels = [read_size(size) for size in sizes] or [(base.size, base.size)]
     for height, width in pixels:
         bases.latent_shape(base, height, width)

@@ -31,7 +31,7 @@ def sd(tmp_path_factory):
 def test_how_guidance_enters(lcm, sd):
     assert manifest(sd, RECIPE, []).guidance == "cfg"
     assert manifest(lcm, RECIPE, []).guidance == "embedding"
-    siblings = manifest(lcm, RECIPE, [], sibling=sd)
+    siblings = manifest(dataclasses.replace(lcm, sibling=sd), RECIPE, [])
     assert siblings.guidance == "cfg"
     assert siblings.redenoised_with == fingerprint(sd)[:16]
     assert siblings.recorded["redenoised_with_model"] == sd.source
@@ -39,7 +39,7 @@ def test_how_guidance_enters(lcm, sd):
 
 
 def test_a_sibling_is_compared(tmp_path, lcm, sd):
-    settings = manifest(lcm, RECIPE, [], sibling=sd)
+    settings = manifest(dataclasses.replace(lcm, sibling=sd), RECIPE, [])
     with open_dataset(tmp_path / "pairs", settings, worker="w"):
         pass
     with open_dataset(tmp_path / "pairs", settings, worker="w") as writer:
