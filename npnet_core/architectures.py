@@ -1,17 +1,23 @@
-"""The architectures behind one call, ``npnet(noise, prompt) → golden``, by the names that files give them."""
+"""The architectures by the names that files give them.
+
+``npnet(noise, prompt) → golden`` is the call of those that compute by themselves; an adapter is called with a function
+instead of the prompt.
+"""
 
 from __future__ import annotations
 
 from torch import nn
 
+from .adapter import Adapter, AdapterConfig
 from .config import Config, NPNetConfig, UNetConfig
 from .model import NPNet
 from .unet import UNet
 
-GoldenNet = NPNet | UNet
+GoldenNet = NPNet | UNet | Adapter
 
 ARCHITECTURES: dict[str, tuple[type[Config], type[GoldenNet]]] = {
-    config.architecture: (config, net) for config, net in ((NPNetConfig, NPNet), (UNetConfig, UNet))
+    config.architecture: (config, net)
+    for config, net in ((NPNetConfig, NPNet), (UNetConfig, UNet), (AdapterConfig, Adapter))
 }
 
 

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .adapter import Adapter, Predictor, check_predictor
 from .architectures import GoldenNet
 from .errors import InputError
 from .prompt_form import canonical
@@ -89,6 +90,7 @@ def golden_noise(
     strength: float = 1.0,
     long_prompt: str = "truncate",
     device: str | torch.device | None = None,
+    predictor: Predictor | None = None,
 ) -> Tensor:
     """Golden noise for a prompt: a pure function of its arguments.
 
@@ -105,14 +107,17 @@ def golden_noise(
             ``average``: the golden noises of all pieces are averaged; ``recurse``: each piece works on the golden
             noise of the one before. Without effect on a net that reads every token (``config.any_size``).
         device: where the net computes; by default where its first parameter is.
+        predictor: f of an adapter, which has been told the prompts and reads them in its base model's own way: of
+            ``prompt`` nothing is used then but its shape checked, and ``long_prompt`` and ``device`` have no effect.
 
     Returns:
         [B, C, H, W] in the type and on the device of ``noise``. Images are computed one by one, so item i is to the
-        bit what item i alone gives, and memory does not grow with the batch.
+        bit what item i alone gives, and memory does not grow with the batch; an adapter's in one batch, as its base
+        model samples them.
 
     Raises:
-        InputError: for noise or a prompt that does not fit the net, values that are not finite, or a strength outside
-            0 … 2.
+        InputError: for noise or a prompt that does not fit the net, values that are not finite, a strength outside
+            0 … 2, or an adapter without a predictor.
     """
     config = npnet.config
     check_noise(noise, config.channels)
@@ -120,8 +125,15 @@ def golden_noise(
     check_strength(strength)
     if long_prompt not in LONG_PROMPT:
         raise InputError(f"long_prompt={long_prompt!r} came: choose one of {', '.join(LONG_PROMPT)}.")
+    if isinstance(npnet, Adapter):
+        check_predictor(predictor)
     if strength == 0:
         return noise.clone()
+    if isinstance(npnet, Adapter):
+        with torch.no_grad():
+            golden = npnet(noise.detach().to("cpu", torch.float32), predictor)
+        check_golden(golden)
+        return torch.lerp(noise, golden.to(noise), strength)
 
     device = next(npnet.parameters()).device if device is None else torch.device(device)
     x = noise.detach().to("cpu", torch.float32)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.bases import BASES, net_for, sd35_medium
-from npnet_core.architectures import ARCHITECTURES, GoldenNet, new_net
+from npnet_core.architectures import GoldenNet, new_net
 from npnet_core.checkpoint import load_npnet, read_npnet, save_npnet
 from npnet_core.config import MENDED, Config, NPNetConfig, UNetConfig, narrow_prompt
 from npnet_core.diagnostics import prompt_dependence
@@ -38,7 +38,7 @@ FIT = {"npnet": {}, "unet": {"arch": "unet", "widths": (32, 32)} | dict.fromkeys
     ("swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window")
 )}  # fmt: skip
 
-every = pytest.mark.parametrize("arch", ARCHITECTURES)
+every = pytest.mark.parametrize("arch", FIT)  # an adapter is half its base model: test_adapter.py
 
 
 def small(arch: str, **changes) -> Config:

@@ -4,6 +4,7 @@ What a base model is stands in ``base.py``; each family fulfils it in a file of 
 The tiny model's parts are diffusers' too, see ``shapes/components.py``.
 """
 
+from trainer.bases.adapted import Predictor, adapter_config, check_adapter, golden, predictor_of, save_memory
 from trainer.bases.base import PARTS, Base, fingerprint, initial_noise, latent_shape, move
 from trainer.bases.families import PRESETS, default_preset
 from trainer.bases.load import load_base

@@ -148,6 +148,11 @@ class Base(ABC):
         return "none" if self.distilled else "cfg"
 
     @property
+    def output_layer(self) -> str:
+        """Name in :attr:`network` of its last layer, which turns features into the prediction."""
+        return next(name for name in ("conv_out", "proj_out") if hasattr(self.network, name))
+
+    @property
     def dtype(self) -> torch.dtype:
         """The network's precision."""
         return self.network.dtype

@@ -23,6 +23,7 @@ class Options:
     npnet fit --dataset datasets/sdxl --out runs/sdxl
     npnet fit --dataset datasets/hunyuan --out runs/hunyuan --init models/npnet/sdxl.safetensors
     npnet fit --objective reward --base models/turbo --prompts prompts.txt --scorer hpsv2.1 --out runs/turbo
+    npnet fit --dataset datasets/sdxl --out runs/adapter --arch adapter --batch 8 --accumulate 8
     torchrun --nproc-per-node 4 -m trainer fit --config fit.toml
 
     Stopped at any moment and started again with the same command it goes on where it was, to the bit. The net is
@@ -76,8 +77,10 @@ class Options:
     stop: bool = option(Reward.stop, "end once the scores that are trained on rise while those that are watched fall")
 
     init: Path | None = option(None, "an NPNet file to start from")
-    arch: Literal["npnet", "unet"] | None = option(
-        None, "npnet: the published architecture (default); unet: a U-Net that reads every token, at any size"
+    arch: Literal["npnet", "unet", "adapter"] | None = option(
+        None,
+        "npnet: the published architecture (default); unet: a U-Net that reads every token, at any size; adapter: the "
+        "base model's own network, which costs a prediction more and needs it in memory",
     )
     swin_weights: Path | None = option(None, "an ImageNet Swin (timm's names) to start from")
     published_quirks: bool = option(
@@ -93,6 +96,10 @@ class Options:
     drop_path: float | None = option(None, "stochastic depth of the Swin (default: 0.1)")
     widths: tuple[int, ...] | None = option(None, "of a U-Net: features per level (default: 64 128 256 256)")
     blocks: int | None = option(None, "of a U-Net: blocks per level, each way (default: 1)")
+    rank: int | None = option(None, "of an adapter's LoRA; 0: a difference of every weight instead (default: 64)")
+    base_precision: Literal["fp32", "bf16", "fp16"] | None = option(
+        None, "of an adapter's network (default: fp32 on the CPU, else bf16)"
+    )
 
     epochs: int = option(Training.epochs, "times that every pair is seen")
     batch: int = option(Training.batch, "pairs at once, per process")
@@ -117,6 +124,9 @@ class Options:
     validate_every: int | None = option(None, "steps between two looks at the held-out prompts (default: every epoch)")
     tensorboard: bool = option(False, "log to OUT/tensorboard too")
     wandb: str | None = option(None, "log to this Weights & Biases project too")
+    checkpointing: bool = option(
+        Runtime.checkpointing, "of an adapter's network: compute activations twice instead of keeping them"
+    )
 
 
 def run(options: Options) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from npnet_core.adapter import AdapterConfig
 from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet, read_npnet
 from npnet_core.config import NPNetConfig
@@ -84,6 +85,10 @@ def describe_npnet(path: Path) -> dict[str, str]:
         rows["alpha"] = f"{npnet.text_weight().item():.3g} (in the file: {npnet.alpha.item():.4g})"
     if isinstance(c, NPNetConfig) and c.residual_branch:
         rows["beta"] = f"{npnet.beta.item():.3g}"
+    if isinstance(c, AdapterConfig):
+        rows["adapter"] = f"of {c.network}, " + (f"rank {c.rank}" if c.rank else "differences of all weights")
+        rows["told"] = f"sigma {c.sigma:g}, t {c.t:g}, guidance {c.cfg:g} where the network is told one"
+        return rows | dict(sorted(file.metadata.items()))
     prompts, white = random_figures(npnet)
     rows["prompt dependence"] = f"{prompts:.3g} (random prompt embeddings; 0 ignores the prompt)"
     rows["golden noise"] = (

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from npnet_core.adapter import Adapter
 from npnet_core.architectures import GoldenNet
 from npnet_core.diagnostics import dependence, device_difference, explained, singular_vector_overlap, whiteness
 from npnet_core.errors import InputError
-from npnet_core.golden import golden_noise
 from npnet_core.npd import NPDReader
 from trainer import bases
-from trainer.bases import Base
+from trainer.bases import Base, Prompts
 from trainer.evaluation.draws import Draw
 from trainer.evaluation.sampling_settings import Setting
 
@@ -45,18 +45,18 @@ def diagnose(
     """
     draws = draws[: math.ceil(VALUES / math.prod(bases.latent_shape(base, setting.height, setting.width)))]
     noise = bases.initial_noise(base, [each.seed for each in draws], setting.height, setting.width)
-    prompt = bases.encode(base, [each.prompt for each in draws]).prompt_embeds
-    others = [each.other for each in draws if each.other]
-    other = bases.encode(base, others).prompt_embeds if others else None
+    prompts = bases.encode(base, [each.prompt for each in draws])
+    texts = [each.other for each in draws if each.other]
+    others = bases.encode(base, texts) if texts else None
     pairs = read_pairs(base, dataset) if dataset is not None else None
     metrics = {}
     for name, npnet in tqdm(npnets.items(), desc="diagnostics", unit="net", leave=False):
-        golden = in_batches(npnet, noise, prompt)
+        golden = in_batches(base, npnet, noise, prompts)
         white = whiteness(golden)
         correlation = torch.corrcoef(torch.stack([noise.flatten(), golden.flatten()]))[0, 1]
         found = {}
-        if other is not None:
-            found["prompt dependence"] = dependence(noise, golden, in_batches(npnet, noise, other))
+        if others is not None:
+            found["prompt dependence"] = dependence(noise, golden, in_batches(base, npnet, noise, others))
         found |= {
             "variance": white.variance,
             "correlation of neighbours, x": white.lag_x,
@@ -69,24 +69,24 @@ def diagnose(
             overlap = singular_vector_overlap(noise, golden)
             found["singular vectors shared, left"] = overlap.left.mean().item()
             found["singular vectors shared, right"] = overlap.right.mean().item()
-        if base.device.type == "cuda":
+        if base.device.type == "cuda" and not isinstance(npnet, Adapter):  # of which half is the base model
             found["largest difference CPU - GPU"] = device_difference(
-                npnet, noise[:COMPARED], prompt[:COMPARED], base.device
+                npnet, noise[:COMPARED], prompts.prompt_embeds[:COMPARED], base.device
             )
         if pairs is not None:
-            found[f"explained of {dataset.name}"] = explained_of(npnet, *pairs)
+            found[f"explained of {dataset.name}"] = explained_of(base, npnet, *pairs)
         metrics[name] = {metric: value for metric, value in found.items() if math.isfinite(value)}
     return metrics
 
 
-def in_batches(npnet: GoldenNet, noise: Tensor, prompt: Tensor) -> Tensor:
-    """:func:`npnet_core.golden.golden_noise`, :data:`BATCH` at a time."""
-    return torch.cat([golden_noise(npnet, x, c) for x, c in zip(noise.split(BATCH), prompt.split(BATCH), strict=True)])
+def in_batches(base: Base, npnet: GoldenNet, noise: Tensor, prompts: Prompts) -> Tensor:
+    """:func:`trainer.bases.golden`, :data:`BATCH` at a time."""
+    starts = range(0, len(noise), BATCH)
+    return torch.cat([bases.golden(base, npnet, noise[i : i + BATCH], prompts[i : i + BATCH]) for i in starts])
 
 
-def read_pairs(base: Base, dataset: Path) -> tuple[list, list, list]:
-    """Sources, targets [1, C, H, W] fp32 and prompt embeddings [1, T, D] of at most :data:`PAIRS` pairs, evenly spread
-    over a dataset.
+def read_pairs(base: Base, dataset: Path) -> tuple[list[Tensor], list[Tensor], Prompts]:
+    """Sources, targets [1, C, H, W] fp32 and prompts of at most :data:`PAIRS` pairs, evenly spread over a dataset.
 
     Raises:
         InputError: as :func:`diagnose`.
@@ -102,11 +102,13 @@ def read_pairs(base: Base, dataset: Path) -> tuple[list, list, list]:
     count = min(PAIRS, len(reader))
     chosen = [i * len(reader) // count for i in range(count)]
     sources, targets = zip(*(reader[i] for i in chosen), strict=True)
-    embeds = bases.encode(base, [reader.records[i].key.prompt for i in chosen]).prompt_embeds
-    return [x[None].float() for x in sources], [x[None].float() for x in targets], list(embeds.split(1))
+    prompts = bases.encode(base, [reader.records[i].key.prompt for i in chosen])
+    return [x[None].float() for x in sources], [x[None].float() for x in targets], prompts
 
 
-def explained_of(npnet: GoldenNet, sources: Sequence, targets: Sequence, embeds: Sequence) -> float:
+def explained_of(
+    base: Base, npnet: GoldenNet, sources: Sequence[Tensor], targets: Sequence[Tensor], prompts: Prompts
+) -> float:
     """:func:`npnet_core.diagnostics.explained` over pairs of any sizes together."""
-    golden = [golden_noise(npnet, x, c) for x, c in zip(sources, embeds, strict=True)]
+    golden = [bases.golden(base, npnet, x, prompts[[i]]) for i, x in enumerate(sources)]
     return explained(*(torch.cat([x.flatten() for x in side]) for side in (sources, targets, golden)))

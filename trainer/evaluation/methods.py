@@ -17,9 +17,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from npnet_core.adapter import AdapterConfig
 from npnet_core.architectures import GoldenNet
 from npnet_core.errors import InputError
-from npnet_core.golden import golden_noise, noise_generator
+from npnet_core.golden import noise_generator
 from npnet_core.redenoising import check_levels, ddim
 from trainer import bases
 from trainer.bases import Base, Prompts
@@ -98,7 +99,7 @@ def repaint(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, round
 
 def golden(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, npnet: GoldenNet) -> Tensor:
     """The net's golden noise."""
-    return golden_noise(npnet, noise, prompts.prompt_embeds, prompts.prompt_mask)
+    return bases.golden(base, npnet, noise, prompts)
 
 
 def choose_methods(
@@ -177,6 +178,8 @@ def check_methods(methods: Sequence[Method], base: Base, settings: Sequence[Sett
                     f"The net of method {method.name} is for {net} and {base.source} is one of the {model}: name a net "
                     "that was made for it."
                 )
+            if isinstance(c, AdapterConfig):
+                bases.check_adapter(base, c, method.name)
         elif method.start is standard:
             for setting in settings:
                 bases.evaluations(base, method.baseline.schedule(setting))  # makes a scheduler of it

@@ -19,6 +19,7 @@ from npnet_core.npd import NPDReader
 from trainer.data.embeddings import Embeddings, encode_missing
 from trainer.data.prefetch import prefetch
 from trainer.distributed import Process
+from trainer.fitting.adapters import is_adapter, prepare_adapter
 from trainer.fitting.build_net import NetInputs, common_resolution, starting_net
 from trainer.fitting.folder import check_folder
 from trainer.fitting.metrics import Losses, totals
@@ -157,10 +158,13 @@ def prepare_pairs(settings: Settings, process: Process) -> tuple[Settings, Golde
     chosen = select(reader, pairs.scorer, pairs.margin)
     training, validation = hold_out(reader, chosen, pairs.validation, seed)
     training = limit_pairs(reader, training, pairs.limit, seed)
-    embeddings = embed(pairs, process, reader, training + validation)
-    inputs = net_inputs(reader, training + validation, embeddings.shape)
-    npnet = starting_net(settings.net, inputs, seed).to(process.device)
-    load = Batches(reader, embeddings, npnet.config, process.device)
+    every = training + validation
+    if is_adapter(settings.net):
+        npnet, load = prepare_adapter(settings, process, reader, every)
+    else:
+        embeddings = embed(pairs, process, reader, every)
+        npnet = starting_net(settings.net, net_inputs(reader, every, embeddings.shape), seed).to(process.device)
+        load = Batches(reader, embeddings, npnet.config, process.device)
     return settings, npnet, PairObjective(pairs, reader, chosen, training, validation, load)
 
 

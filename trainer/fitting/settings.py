@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from npnet_core.adapter import AdapterConfig
 from npnet_core.config import NPNetConfig, UNetConfig
 from npnet_core.errors import InputError
 
@@ -15,6 +16,7 @@ from npnet_core.errors import InputError
 SHAPES = {
     NPNetConfig.architecture: ("resolution", "swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window"),
     UNetConfig.architecture: ("widths", "blocks"),
+    AdapterConfig.architecture: ("rank",),
 }
 MOST_STEPS = 2  # that a reward is differentiated through
 
@@ -24,6 +26,7 @@ SHAPE = tuple(name for names in SHAPES.values() for name in names)
 SPECIFIC = {
     NPNetConfig.architecture: ("without", "published_quirks", "swin_weights", "drop_path"),
     UNetConfig.architecture: (),
+    AdapterConfig.architecture: ("base_precision",),
 }
 
 
@@ -137,6 +140,7 @@ class NetSettings:
         published_quirks: compute what the published nets compute.
         without: terms of eq. 9 that are left out.
         drop_path: stochastic depth of the Swin.
+        base_precision: of an adapter's network; None for fp32 on the CPU and bf16 elsewhere.
 
     The others are entries of the architecture's config; None is what that says, for ``resolution`` what the data says.
 
@@ -145,7 +149,7 @@ class NetSettings:
     """
 
     init: Path | None = None
-    arch: Literal["npnet", "unet"] | None = None
+    arch: Literal["npnet", "unet", "adapter"] | None = None
     swin_weights: Path | None = None
     published_quirks: bool = False
     without: tuple[Literal["svd", "text", "residual"], ...] = ()
@@ -158,6 +162,8 @@ class NetSettings:
     drop_path: float | None = None
     widths: tuple[int, ...] | None = None
     blocks: int | None = None
+    rank: int | None = None
+    base_precision: Literal["fp32", "bf16", "fp16"] | None = None
 
     def __post_init__(self) -> None:
         if self.init is not None:
@@ -242,6 +248,7 @@ class Runtime:
         validate_every: steps between two looks at the held-out prompts; None for every epoch.
         tensorboard: log to OUT/tensorboard too.
         wandb: log to this Weights & Biases project too.
+        checkpointing: of an adapter's network: compute activations twice instead of keeping them.
 
     Raises:
         InputError: for numbers that make no run.
@@ -255,6 +262,7 @@ class Runtime:
     validate_every: int | None = None
     tensorboard: bool = False
     wandb: str | None = None
+    checkpointing: bool = True
 
     def __post_init__(self) -> None:
         check_least(self, {"keep": 1, "log_every": 1, "checkpoint_every": 0})

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from npnet_core.adapter import Adapter
 from npnet_core.architectures import GoldenNet
 from npnet_core.model import NPNet
 from trainer.data.prefetch import prefetch
@@ -145,7 +146,10 @@ def update_average(average: GoldenNet, npnet: GoldenNet, decay: float, step: int
 def wrapped(run: Run) -> nn.Module:
     """The net as it is called in training."""
     model = torch.compile(run.npnet) if run.settings.training.compile else run.npnet
-    return DistributedDataParallel(model) if run.process.count > 1 else model
+    if run.process.count == 1:
+        return model
+    # of an adapter's layers not every one need take part in every prediction
+    return DistributedDataParallel(model, find_unused_parameters=isinstance(run.npnet, Adapter))
 
 
 def reduction(model: nn.Module, last: bool):

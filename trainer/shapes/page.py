@@ -11,7 +11,6 @@ from torch import Tensor
 
 from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet
-from npnet_core.golden import golden_noise
 from npnet_core.npd import NPDReader
 from trainer import bases
 from trainer.data.images import read_images
@@ -76,7 +75,7 @@ def noise_pictures(out: Path, models: World, nets: Mapping[str, GoldenNet], resu
     )
     head, parts = ["caption, seed", "noise", "golden noise", "change", "standard picture", "golden picture"], []
     for name, npnet in nets.items():
-        golden, rows = golden_noise(npnet, noise, prompts.prompt_embeds, prompts.prompt_mask), []
+        golden, rows = bases.golden(models.base, npnet, noise, prompts), []
         for item, before, after in zip(items, noise, golden, strict=True):
             pictures = read_images([out / item["images"][method] for method in ("standard", name)])
             cells = [noise_rgb(before), noise_rgb(after), noise_rgb(ENLARGED * (after - before)), *pictures]
