@@ -340,7 +340,7 @@ def test_files_without_a_name_have_the_published_architecture(tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        ({"npnet.architecture": "mamba"}, "'mamba' and this version knows npnet, unet: .* update"),
+        ({"npnet.architecture": "mamba"}, "'mamba' and this version knows npnet, unet, adapter: .* update"),
         ({"npnet.architecture": "npnet"}, "unknown entries blocks, widths"),
         ({"npnet.config": json.dumps({"widths": 5})}, "config that cannot be read"),
     ],

@@ -38,7 +38,8 @@ def golden(base: Base, npnet: GoldenNet, noise: Tensor, prompts: Prompts, **opti
         options: of that function.
     """
     predictor = predictor_of(base, prompts) if isinstance(npnet, Adapter) else None
-    return golden_noise(npnet, noise, prompts.prompt_embeds, predictor=predictor, **options)
+    embeds, mask = prompts.prompt_embeds, prompts.prompt_mask
+    return golden_noise(npnet, noise, embeds, mask, predictor=predictor, **options)
 
 
 def predictor_of(base: Base, prompts: Prompts) -> Predictor:

@@ -48,6 +48,10 @@ class ZImage(Flow):
         return self.network.config.all_patch_size[0]
 
     @property
+    def output_layer(self) -> str:
+        return f"all_final_layer.{self.patch}-{self.network.config.all_f_patch_size[0]}.linear"
+
+    @property
     def prompt_dim(self) -> int:
         return self.pipe.text_encoder.config.hidden_size
 

@@ -14,12 +14,12 @@ from npnet_core.checkpoint import load_npnet
 from npnet_core.errors import InputError
 from npnet_core.npd import NPDWriter
 from tests.tiny_fit import options
-from tests.tiny_pipelines import tiny_hunyuan_dit, tiny_sd, tiny_sdxl
+from tests.tiny_pipelines import tiny_hunyuan_dit, tiny_sd, tiny_sdxl, tiny_z_image
 from tests.trainer.fitting.test_fit import equal, stop_at, weights
 from trainer import bases
 from trainer.bases import Schedule
 from trainer.collecting.manifest import manifest
-from trainer.collecting.recipe import Recipe
+from trainer.collecting.recipe import preset_recipe
 from trainer.commands.fit import run
 from trainer.fitting.history import read_history
 
@@ -27,6 +27,7 @@ BUILD = {
     "sdxl": tiny_sdxl,
     "sd2": lambda folder: tiny_sd(folder, 1024, prediction="v_prediction"),
     "hunyuan-dit": tiny_hunyuan_dit,
+    "z-image": tiny_z_image,
 }
 KINDS = pytest.mark.parametrize("kind", BUILD)
 PROMPTS = ["a red circle", "the blue square", "one green circle", "a blue circle and the red square left of one"]
@@ -48,12 +49,13 @@ def datasets(tmp_path_factory, folders) -> dict[str, Path]:
 def make_pairs(folder: Path, base: Path, seeds: int = 4) -> Path:
     """Targets are the source and a shift of the base model's own prediction, which no net from scratch knows."""
     model = bases.load_base(base)
-    generator, level = torch.Generator().manual_seed(0), bases.levels(model, Recipe().schedule)[0]
-    with NPDWriter(folder, manifest(model, Recipe(), []), worker="w", pairs_per_part=16) as writer:
+    recipe = preset_recipe(bases.default_preset(model))
+    generator, level = torch.Generator().manual_seed(0), bases.levels(model, recipe.schedule)[0]
+    with NPDWriter(folder, manifest(model, recipe, []), worker="w", pairs_per_part=16) as writer:
         for prompt in PROMPTS:
             encoded = bases.encode(model, [prompt])
             for seed in range(seeds):
-                source = torch.randn(1, 4, 16, 16 - 4 * (seed % 2), generator=generator)
+                source = torch.randn(1, model.channels, 16, 16 - 4 * (seed % 2), generator=generator)
                 eps = bases.predict(model, source, level.t, encoded, 1.0)
                 writer.add(source[0], (source + 0.3 * eps)[0], prompt=prompt, seed=seed, scores={})
     return folder
@@ -64,10 +66,18 @@ def adapter(dataset: Path, out: Path, **changes):
     return options(dataset, out, **NO_SWIN | settings | changes)
 
 
+def first_level(base):
+    return bases.levels(base, preset_recipe(bases.default_preset(base)).schedule)[0]
+
+
+def noises(base, count: int = 2, width: int = 16) -> torch.Tensor:
+    return torch.randn(count, base.channels, 16, width, generator=torch.Generator().manual_seed(1))
+
+
 def lively(base, **config) -> Adapter:
     """An adapter none of whose tensors is zero."""
     torch.manual_seed(3)
-    made = bases.adapter_config(base, 4, bases.levels(base, Schedule())[0], 5.5, 16)
+    made = bases.adapter_config(base, 4, first_level(base), 5.5, 16)
     npnet = Adapter(dataclasses.replace(made, **config)).eval()
     with torch.no_grad():
         for parameter in npnet.parameters():
@@ -92,7 +102,7 @@ def test_it_starts_as_the_identity_and_learns(fitted):
 
 def test_the_file_says_what_it_is_for(fitted, datasets, folders):
     npnet, base = load_npnet(fitted / "npnet.safetensors"), bases.load_base(folders["sdxl"])
-    level, config = bases.levels(base, Recipe().schedule)[0], npnet.config
+    level, config = bases.levels(base, Schedule("ddim", 10))[0], npnet.config
     assert (config.architecture, config.family, config.rank, config.network) == ("adapter", "sdxl", 4, "unet")
     assert (config.sigma, config.t, config.cfg) == (level.sigma, level.t, 5.5)
     assert npnet.metadata["npnet.base_model"] == str(folders["sdxl"])
@@ -108,7 +118,7 @@ def test_f_is_what_peft_computes(folders, kind):
 
     base = bases.load_base(folders[kind])
     npnet, encoded = lively(base), bases.encode(base, PROMPTS[:2])
-    noise = torch.randn(2, 4, 16, 12, generator=torch.Generator().manual_seed(1))
+    noise = noises(base, width=12)
     golden = npnet(noise, bases.predictor_of(base, encoded))
 
     other, prefix = bases.load_base(folders[kind]), f"{npnet.config.network}."
@@ -131,7 +141,7 @@ def test_f_is_what_peft_computes(folders, kind):
 @torch.no_grad()
 def test_the_base_model_predicts_as_before(folders, kind):
     base = bases.load_base(folders[kind])
-    encoded, noise, t = bases.encode(base, PROMPTS[:2]), torch.randn(2, 4, 16, 16), 901
+    encoded, noise, t = bases.encode(base, PROMPTS[:2]), noises(base), 901
     before, print_before = bases.predict(base, noise, t, encoded, 5.5), bases.fingerprint(base)
     for npnet in (lively(base), whole(base)):
         assert not torch.equal(bases.golden(base, npnet, noise, encoded), noise)
@@ -140,11 +150,13 @@ def test_the_base_model_predicts_as_before(folders, kind):
 
 
 def whole(base) -> Adapter:
-    """Random differences of all weights."""
-    npnet = Adapter(bases.adapter_config(base, 0, bases.levels(base, Schedule())[0], 5.5, 16)).eval()
+    """Random differences of all weights but those of Hunyuan-DiT's pooling, which is no call of its layers: they get no
+    gradient and stay zero."""
+    npnet = Adapter(bases.adapter_config(base, 0, first_level(base), 5.5, 16)).eval()
     with torch.no_grad():
-        for parameter in npnet.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)), alpha=0.02)
+        for name, parameter in npnet.named_parameters():
+            if ".pooler." not in name:
+                parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(5))
     return npnet
 
 
@@ -152,7 +164,7 @@ def whole(base) -> Adapter:
 @torch.no_grad()
 def test_differences_are_added_to_every_weight(folders, kind):
     base, other = bases.load_base(folders[kind]), bases.load_base(folders[kind])
-    npnet, encoded, noise = whole(base), bases.encode(base, PROMPTS[:1]), torch.randn(1, 4, 16, 16)
+    npnet, encoded, noise = whole(base), bases.encode(base, PROMPTS[:1]), noises(base, 1)
     prefix, output = f"{npnet.config.network}.", npnet.config.output
     for name, weight in other.network.named_parameters():
         if name.startswith(f"{output}."):
@@ -172,7 +184,7 @@ def test_checkpointing_changes_no_gradient(folders, kind, make):
     for save in (False, True):
         base = bases.load_base(folders[kind])
         npnet, encoded = make(base), bases.encode(base, PROMPTS[:1])
-        noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(2))
+        noise = noises(base, 1)
         if save:
             bases.save_memory(base)
         loss = npnet(noise, bases.predictor_of(base, encoded)).square().mean()
@@ -185,7 +197,7 @@ def test_checkpointing_changes_no_gradient(folders, kind, make):
 
 def test_half_precision_keeps_the_output_in_fp32(folders):
     base, half = bases.load_base(folders["sdxl"]), bases.load_base(folders["sdxl"], precision="bf16")
-    npnet, noise = lively(base), torch.randn(2, 4, 16, 16)
+    npnet, noise = lively(base), noises(base)
     exact, rounded = (bases.golden(b, npnet, noise, bases.encode(b, PROMPTS[:2])) for b in (base, half))
     change = torch.linalg.vector_norm(exact - noise)
     assert 0 < torch.linalg.vector_norm(rounded - exact) < 0.05 * change
