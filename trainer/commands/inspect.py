@@ -80,15 +80,16 @@ def describe_npnet(path: Path) -> dict[str, str]:
         "prompt": f"{tokens}, {c.prompt_dim} wide",
         "parameters": parameters(npnet) + (f"; {file.unused:,} more in the file, unused" if file.unused else ""),
     }
+    if isinstance(c, AdapterConfig):
+        rows["adapter"] = f"of {c.network}, " + (f"rank {c.rank}" if c.rank else "differences of all weights")
+        rows["told"] = f"sigma {c.sigma:g}, t {c.t:g}, guidance {c.cfg:g} where the network is told one"
+        rows["computation"] = "a prediction of the base model's network"
+        return rows | dict(sorted(file.metadata.items()))
     rows["computation"] = f"{net_flops(c) / 1e9:.3g} GFLOP for one noise of that size and so many tokens"
     if isinstance(c, NPNetConfig) and c.text_term:
         rows["alpha"] = f"{npnet.text_weight().item():.3g} (in the file: {npnet.alpha.item():.4g})"
     if isinstance(c, NPNetConfig) and c.residual_branch:
         rows["beta"] = f"{npnet.beta.item():.3g}"
-    if isinstance(c, AdapterConfig):
-        rows["adapter"] = f"of {c.network}, " + (f"rank {c.rank}" if c.rank else "differences of all weights")
-        rows["told"] = f"sigma {c.sigma:g}, t {c.t:g}, guidance {c.cfg:g} where the network is told one"
-        return rows | dict(sorted(file.metadata.items()))
     prompts, white = random_figures(npnet)
     rows["prompt dependence"] = f"{prompts:.3g} (random prompt embeddings; 0 ignores the prompt)"
     rows["golden noise"] = (

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from npnet_core.errors import InputError
 from npnet_core.npd import Manifest, NPDReader
 from npnet_core.redenoising import Level
 from trainer import bases
-from trainer.bases import Base, Schedule
+from trainer.bases import Base, Prompts, Schedule
 from trainer.collecting.manifest import comfyui_sigma
 from trainer.data.network_inputs import NetworkInputs, encode_for_network
 from trainer.distributed import Process
@@ -49,9 +50,9 @@ class AdapterBatch:
 
 @dataclass(frozen=True)
 class AdapterBatches(Batches):
-    """Pairs by index → an :class:`AdapterBatch`; ``embeddings`` are what the base model's network is told."""
+    """Pairs by index → an :class:`AdapterBatch`; ``embeddings`` gives what the base model's network is told."""
 
-    embeddings: NetworkInputs
+    embeddings: Callable[[Sequence[str]], Prompts]
     base: Base
 
     def __call__(self, indices: Sequence[int]) -> AdapterBatch:
@@ -59,13 +60,13 @@ class AdapterBatches(Batches):
         predictor = self.predictor([self.reader.records[i].key.prompt for i in indices])
         return AdapterBatch(list(indices), noise, target, predictor)
 
-    def golden(self, npnet: GoldenNet, noise: Tensor, prompts: Sequence[str]) -> Tensor:
+    def golden(self, npnet: GoldenNet, noise: Tensor, texts: Sequence[str]) -> Tensor:
         with torch.no_grad():
-            return npnet(noise.to(self.device), self.predictor(prompts)).cpu()
+            return npnet(noise.to(self.device), self.predictor(texts)).cpu()
 
     def predictor(self, prompts: Sequence[str]) -> bases.Predictor:
-        cond = {name: value.to(self.device) for name, value in self.embeddings.batch(prompts).cond.items()}
-        return bases.predictor_of(self.base, bases.Prompts(cond, {}))
+        cond = {name: value.to(self.device) for name, value in self.embeddings(prompts).cond.items()}
+        return bases.predictor_of(self.base, Prompts(cond, {}))
 
 
 def is_adapter(settings: NetSettings) -> bool:
@@ -87,18 +88,22 @@ def prepare_adapter(
     if settings.training.compile:
         raise InputError("--compile came for an adapter, whose network is called with hooks: leave it out.")
     base = load_network(pairs, net, process, reader.manifest)
-    prompts = [reader.records[i].key.prompt for i in indices]
     bases.move(base, "text", process.device)
-    encode_for_network(pairs.dataset, base, prompts, share=(process.rank, process.count))
-    bases.move(base, "text", "cpu")
-    process.wait()
+    if pairs.cache:
+        prompts = [reader.records[i].key.prompt for i in indices]
+        encode_for_network(pairs.dataset, base, prompts, share=(process.rank, process.count))
+        bases.move(base, "text", "cpu")
+        process.wait()
+        embeddings = NetworkInputs(pairs.dataset, base.source).batch
+    else:
+        embeddings = partial(bases.encode, base, uncond={})
     npnet = starting_adapter(settings, base, reader, indices)
     log.info("%s", memory(base, npnet))
     bases.move(base, "network", process.device)
     if settings.runtime.checkpointing:
         bases.save_memory(base)
     npnet.to(process.device)
-    return npnet, AdapterBatches(reader, NetworkInputs(pairs.dataset, base.source), npnet.config, process.device, base)
+    return npnet, AdapterBatches(reader, embeddings, npnet.config, process.device, base)
 
 
 def load_network(pairs: NoisePairs, net: NetSettings, process: Process, manifest: Manifest) -> Base:
