@@ -12,7 +12,7 @@ from trainer.bases.flow import Flow
 from trainer.bases.schedules import Guidance, Preset, Schedule
 
 TOKENS = 512  # the pipeline's max_sequence_length, chat template included
-TURBO_SHIFT = 3.0  # of the published schedulers: Turbo's; the base's is 6
+TURBO = {"shift": 3.0, "dim": 3840}  # of the published scheduler and network; the base's shift is 6
 
 
 class ZImage(Flow):
@@ -39,8 +39,10 @@ class ZImage(Flow):
 
     @property
     def guidance(self) -> Guidance:
-        """Built into Turbo, whose files differ from its base's in the shift alone."""
-        turbo = self.pipe.scheduler.config.shift == TURBO_SHIFT
+        """Built into Turbo, whose published files differ from its base's in the shift alone. A model of one's own, of
+        another width, may have any shift.
+        """
+        turbo = {"shift": self.pipe.scheduler.config.shift, "dim": self.network.config.dim} == TURBO
         return "none" if (turbo if self.distilled is None else self.distilled) else "cfg"
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -175,8 +176,7 @@ def test_redenoising_is_two_euler_steps(base, prompts):
 @pytest.mark.parametrize(
     ("file", "entries", "said", "guidance", "preset"),
     [
-        ("scheduler/scheduler_config.json", {"shift": 3.0}, None, "none", "z-image-turbo"),
-        ("scheduler/scheduler_config.json", {"shift": 3.0}, False, "cfg", "z-image"),
+        ("scheduler/scheduler_config.json", {"shift": 3.0}, None, "cfg", "z-image"),
         ("scheduler/scheduler_config.json", {"shift": 6.0}, True, "none", "z-image-turbo"),
         ("model_index.json", {"is_distilled": True}, None, "none", "z-image-turbo"),
         ("model_index.json", {"is_distilled": True}, False, "cfg", "z-image"),
@@ -185,6 +185,15 @@ def test_redenoising_is_two_euler_steps(base, prompts):
 def test_what_is_distilled(changed, file, entries, said, guidance, preset):
     base = load_base(changed(file, **entries), distilled=said)
     assert (base.guidance, default_preset(base)) == (guidance, preset)
+
+
+def test_turbo_is_the_published_network_with_its_shift(changed):
+    base = load_base(changed("scheduler/scheduler_config.json", shift=3.0))
+    base.network.register_to_config(dim=3840)
+    assert (base.guidance, default_preset(base)) == ("none", "z-image-turbo")
+    assert dataclasses.replace(base, distilled=False).guidance == "cfg"
+    base.pipe.scheduler.register_to_config(shift=6.0)
+    assert base.guidance == "cfg"
 
 
 @pytest.mark.parametrize(
