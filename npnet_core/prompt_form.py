@@ -13,7 +13,8 @@ and both sides come to it so:
 
 T5 takes no mask in either of them, so its states of words depend on how far a prompt is padded, the network reads its
 padding, and a conditioning does not say where it begins: padding is tokens there, and the trainer has to pad as users
-do. "From 77 up" means that longer prompts are as long as they are; shorter ones of a batch have a mask.
+do. "From 77 up" means that longer prompts are as long as they are; shorter ones of a batch have a mask. Only of CLIP's
+words the trainer keeps 77, where ComfyUI goes on in chunks of 77.
 
 Hidden states behind a final norm (CLIP's last, T5's, BERT's) have a scale of their own. Those before it have none:
 in a language model single features of the first token dwarf all others (massive activations, arXiv 2402.17762). So
