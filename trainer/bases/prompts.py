@@ -82,9 +82,9 @@ def by_length(inputs: dict[str, Tensor]) -> Iterator[tuple[Tensor, dict[str, Ten
 def encode(base: Base, prompts: Sequence[str], *, batch: int = 32, uncond: dict[str, Tensor] | None = None) -> Prompts:
     """Encode prompts, ``batch`` at a time, where the text encoders are; the result is on ``base.device``.
 
-    As ComfyUI does it for a plain prompt that fits the text encoder: there, parentheses are weights and more than CLIP's
-    77 tokens make further chunks, here they are cut (diffusers warns), as are Z-Image's behind the 512th. ``uncond`` is
-    that of an earlier call, not to be encoded again.
+    As ComfyUI does it for a plain prompt that fits the text encoder: there, parentheses are weights and more than 77 of
+    CLIP's tokens make further chunks, here they are cut (diffusers warns), as are Z-Image's behind the 512th.
+    ``uncond`` is that of an earlier call, not to be encoded again.
     """
     cond = concatenated([base.encode_prompts(list(prompts[i : i + batch])) for i in range(0, len(prompts), batch)])
     if uncond is None:
