@@ -142,6 +142,12 @@ class Base(ABC):
         latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
         return vae.decode(latents + (vae.config.get("shift_factor") or 0), return_dict=False)[0]
 
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in -1..1 → their likeliest latents [B, C, h, w]; the way back of the above."""
+        vae = self.pipe.vae
+        latents = vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mode()
+        return (latents - (vae.config.get("shift_factor") or 0)) * vae.config.scaling_factor
+
     @property
     def guidance(self) -> Guidance:
         """How guidance enters."""

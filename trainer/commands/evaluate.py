@@ -25,6 +25,7 @@ from trainer.commands.nets import name_npnets
 from trainer.commands.options import option, required, save_config
 from trainer.commands.workers import this_worker
 from trainer.data.prompts import read_prompt_set
+from trainer.evaluation.dino import Dino
 from trainer.evaluation.evaluate import METHODS, SEEDS, evaluate
 from trainer.evaluation.fid import fid_of, find_pictures, load_inception
 from trainer.evaluation.methods import NAMES, choose_methods
@@ -78,6 +79,7 @@ class Options:
     repaint_rounds: int = option(1, "repaint: how often it is repeated")
 
     dataset: Path | None = option(None, "noise pairs: how much of their change does each net explain?")
+    dino: Path | None = option(None, "a transformers folder of DINOv2: diversity by its features, too")
     fid: Path | None = option(None, "a folder of pictures to compute FID against")
     fid_weights: Path | None = option(None, "Inception's weights for it, as pytorch-fid publishes them")
 
@@ -105,6 +107,7 @@ def run(options: Options) -> int:
     npnets = {name: load_npnet(path) for name, path in name_npnets(options.npnet).items()}
     redenoising = redenoising_from(resolved(options, next(iter(PRESETS.values()))))
     choose_methods(options.methods, npnets, redenoising, options.repaint_rounds)  # complains before a model is loaded
+    dino = None if options.dino is None else Dino(options.dino)
     reference = find_pictures(options.fid) if options.fid is not None else []
     inception = load_inception(options.fid_weights) if options.fid is not None else None
     base = base_model.load(options)
@@ -138,6 +141,7 @@ def run(options: Options) -> int:
             batch=options.batch,
             worker=worker,
             dataset=options.dataset,
+            dino=dino,
         )
     sizes = tuple(dict.fromkeys(f"{setting.width}x{setting.height}" for setting in settings))
     save_config(dataclasses.replace(options, size=sizes, worker=None), options.out / "evaluate.toml")

@@ -39,11 +39,13 @@ from trainer.data.jsonl import read_shards, truncate_partial_line
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.cost import cost_per_image
 from trainer.evaluation.diagnostics import NO_GPU, diagnose
+from trainer.evaluation.dino import Dino
+from trainer.evaluation.diversity import diversity, groups_of, key, known_distances, measure, measures_of
 from trainer.evaluation.draws import draw
 from trainer.evaluation.folder import claim, facts, suffix, write_json
 from trainer.evaluation.generate import make_images
 from trainer.evaluation.methods import Method, check_methods, choose_methods
-from trainer.evaluation.offload import offloaded
+from trainer.evaluation.offload import free_memory, offloaded
 from trainer.evaluation.pictures import batches, every_picture
 from trainer.evaluation.sampling_settings import Setting
 from trainer.evaluation.score import is_scored, score_with
@@ -87,6 +89,7 @@ def evaluate(
     batch: int = 4,
     worker: tuple[int, int] = (0, 1),
     dataset: Path | None = None,
+    dino: Dino | None = None,
     about: Mapping[str, object] | None = None,
 ) -> Evaluation:
     """Make every image that is missing, score it, and gather what there is.
@@ -104,6 +107,7 @@ def evaluate(
         batch: images at once.
         worker: (i, n), to do the i-th of n parts of the prompts.
         dataset: noise pairs of the same kind of base model, for the diagnostics.
+        dino: by whose features diversity is measured too.
         about: entries to add to what the report says of the run.
 
     Raises:
@@ -115,11 +119,12 @@ def evaluate(
     choosing = choosers(chosen, scorers)
     draws = draw(prompts, seeds, seeds_per_prompt)
     pictures = every_picture(draws, settings, chosen)
-    claim(out, worker, facts(base, scorers, chosen, redenoising, repaint_rounds))
+    claim(out, worker, facts(base, scorers, chosen, redenoising, repaint_rounds, dino))
     number = {row.prompt: i for i, row in enumerate(prompts)}
     mine = [each for each in draws if number[each.prompt] % worker[1] == worker[0]]
-    scores, cost = (out / f"{name}{suffix(worker)}.jsonl" for name in ("scores", "cost"))
-    for path in (scores, cost):
+    files = tuple(out / f"{name}{suffix(worker)}.jsonl" for name in ("scores", "cost", "diversity"))
+    scores, cost, distances = files
+    for path in files:
         truncate_partial_line(path)
 
     if worker[0] == 0 and npnets:
@@ -127,9 +132,15 @@ def evaluate(
     judges = {kind: each if isinstance(each, Scorer) else each.load() for kind, each in choosing.items()}
     make_images(base, mine, settings, chosen, out, batch=batch, cost=cost, judges=judges)
     judges.clear()  # each is loaded again when its turn comes
+    groups, apart = groups_of(every_picture(mine, settings, chosen)), known_distances(read_shards(out, "diversity"))
+    for each in measures_of(base):
+        measure(each, groups, out, distances, apart, batch)
     known = {(row["image"], row["metric"]): row["score"] for row in read_shards(out, "scores")}
     missing: dict[str, str] = {}  # kind: why
     with offloaded(base, npnets.values()):
+        if dino is not None and any(key("dino", group) not in apart for group in groups):
+            measure(dino.load(base.device), groups, out, distances, apart, batch)
+            free_memory(base.device)
         chunks = batches(mine, settings, chosen, batch)
         for each in scorers:
             if not all(is_scored(each.kind, chunk, known) for chunk in chunks):
@@ -154,6 +165,7 @@ def evaluate(
             "methods": {method.name: method.description for method in chosen},
             "metrics": {metric: about_metric(metric) for metric in metrics},
             "cost": cost_per_image(read_shards(out, "cost")),
+            "diversity": diversity(groups_of(pictures), known_distances(read_shards(out, "diversity"))),
             "diagnostics": json.loads(diagnostics.read_text(encoding="utf-8")) if diagnostics.exists() else {},
             "missing": [*missing.values(), *([NO_GPU] if npnets and base.device.type != "cuda" else ())],
         }

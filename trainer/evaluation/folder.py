@@ -15,6 +15,7 @@ from trainer import bases
 from trainer.bases import Base
 from trainer.collecting.redenoising import Redenoising
 from trainer.collecting.scorers import LazyScorer
+from trainer.evaluation.dino import Dino
 from trainer.evaluation.methods import Method
 
 ENDS = 1 << 20  # bytes of the beginning and the end of a file that tell it apart
@@ -54,6 +55,7 @@ def facts(
     methods: Sequence[Method],
     redenoising: Redenoising,
     repaint_rounds: int,
+    dino: Dino | None = None,
 ) -> dict[str, str]:
     """What must be equal for all images and scores of a folder. Prompts, seeds, settings, methods and metrics may be
     added."""
@@ -65,6 +67,7 @@ def facts(
         **({"inversion": _inversion(base, redenoising)} if "inversion" in names else {}),
         **({"repaint rounds": str(repaint_rounds)} if "repaint" in names else {}),
         **{f"weights of {each.kind}": ends_hash(each.path)[:16] for each in scorers if isinstance(each, LazyScorer)},
+        **({"weights of dino": ends_hash(dino.folder)[:16]} if dino is not None else {}),
     }
 
 

@@ -6,9 +6,12 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from npnet_core.errors import InputError, first_of
 
 STANDARD = "standard"
+PAIRWISE = ("mps",)  # metrics whose score means something only beside another's of the same prompt
 
 
 def collect_items(rows: Sequence[dict]) -> list[dict]:
@@ -87,3 +90,16 @@ def quoted(row: dict) -> str:
     """Prompt and seed of a row or item; long prompts cut."""
     prompt = row["prompt"] if len(row["prompt"]) <= 60 else row["prompt"][:59] + "…"
     return f"{prompt!r} (seed {row['seed']})"
+
+
+def scores_of(items: Sequence[dict], metric: str, method: str) -> np.ndarray:
+    return np.array([item["scores"][metric][method] for item in items])
+
+
+def paired_scores(items: Sequence[dict], metric: str, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of methods a and b as they are compared: of pairwise metrics the softmax of each pair."""
+    first, second = scores_of(items, metric, a), scores_of(items, metric, b)
+    if metric in PAIRWISE:
+        share = (1 + np.tanh((second - first) / 2)) / 2
+        return 1 - share, share
+    return first, second

@@ -12,17 +12,25 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from trainer.evaluation.items import STANDARD, check_partners, collect_items, in_order
+from trainer.evaluation.equal_cost import equal_cost
+from trainer.evaluation.items import (
+    PAIRWISE,
+    STANDARD,
+    check_partners,
+    collect_items,
+    in_order,
+    paired_scores,
+    scores_of,
+)
 from trainer.evaluation.statistics import compare, holm
-
-PAIRWISE = ("mps",)  # metrics whose score means something only beside another's of the same prompt
 
 
 def summarise(rows: Iterable[dict], about: dict) -> dict:
     """All figures of a run, JSON types only. Scores are raw: nothing is multiplied by a metric's factor.
 
-    Pairs are images of one setting, prompt and seed; every method of a setting and metric has all of them. For
-    :data:`PAIRWISE` metrics a pair's scores are first turned into the softmax of the two, which sum to 1.
+    Pairs are images of one setting, prompt and seed; every method of a setting and metric has all of them. Of
+    metrics in :data:`trainer.evaluation.items.PAIRWISE` a pair's scores are first turned into the softmax of the two,
+    which sum to 1.
 
     Args:
         rows: dicts of ``setting``, ``method``, ``metric``, ``prompt``, ``category`` (or None), ``seed``, ``score``,
@@ -35,6 +43,7 @@ def summarise(rows: Iterable[dict], about: dict) -> dict:
         method, ``standard`` mean, the fields of :class:`trainer.evaluation.statistics.Comparison`, ``p_holm``);
         ``pairs``: nets, each ``method`` against ``versus``, whose mean is ``versus_mean``; ``categories``: as
         ``methods``, per ``category``;
+        ``equal_cost``: of :func:`trainer.evaluation.equal_cost.equal_cost`;
         ``families``: over how many comparisons p was corrected, ``methods`` and ``pairs`` being one family,
         ``categories`` another; ``items``: per setting, prompt and seed, all ``scores`` (metric → method → score) and
         ``images`` (method → path).
@@ -86,6 +95,7 @@ def summarise(rows: Iterable[dict], about: dict) -> dict:
         "methods": comparisons,
         "pairs": pairs,
         "categories": categories,
+        "equal_cost": equal_cost(about, items, comparisons),
         "items": items,
     }
 
@@ -100,19 +110,6 @@ def write_results(path: Path, results: dict) -> None:
             text = f"[\n  {lines}\n ]"
         parts.append(f" {json.dumps(key)}: {text}")
     path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
-
-
-def scores_of(items: Sequence[dict], metric: str, method: str) -> np.ndarray:
-    return np.array([item["scores"][metric][method] for item in items])
-
-
-def paired_scores(items: Sequence[dict], metric: str, a: str, b: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of methods a and b as they are compared: of pairwise metrics the softmax of each pair."""
-    first, second = scores_of(items, metric, a), scores_of(items, metric, b)
-    if metric in PAIRWISE:
-        share = (1 + np.tanh((second - first) / 2)) / 2
-        return 1 - share, share
-    return first, second
 
 
 def comparison(items: Sequence[dict], metric: str, a: str, b: str, named: dict, a_mean: str) -> dict:

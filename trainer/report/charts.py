@@ -1,5 +1,5 @@
-"""Charts as inline SVG: intervals around a centre line, pairs of scores. This is where things lie; the markup is in
-``templates/charts.html``, colours and type are in ``templates/page.css``."""
+"""Charts as inline SVG: intervals around a centre line, pairs of scores, values against costs. This is where things
+lie; the markup is in ``templates/charts.html``, colours and type are in ``templates/page.css``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Bar:
         name: text at the bar's start.
         words: text at its end, in the colour of ``side``.
         faint: whether what the interval says is in doubt.
+        note: small text under the name.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Bar:
     words: str = ""
     side: str = ""
     faint: bool = False
+    note: str = ""
 
 
 def win_bars(bars: Sequence[Bar], caption: str = "", reach: float | None = None) -> Markup:
@@ -69,6 +71,7 @@ def interval_bars(bars: Sequence[Bar], centre: float, caption: str, *, reach, li
         rows.append(
             {
                 "name": bar.name,
+                "note": bar.note,
                 "side": "up" if bar.low > centre else "down" if bar.high < centre else "open",
                 "faint": bar.faint,
                 "spoken": f"{bar.name}: {mark(bar.value)}, 95 % interval {mark(bar.low)} to {mark(bar.high)}",
@@ -128,6 +131,92 @@ def paired_scatter(
         "up": [(x(p), y(q)) for p, q in pairs if q > p],
     }
     return macros("charts.html").scatter(WIDTH, HEIGHT, frame, marks, dots, caption)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A method in :func:`cost_chart`.
+
+    Args:
+        letter: what stands in it.
+        cost: along the axis, above 0.
+        value, low, high: up the other, with a 95 % interval.
+        side: which way that points, ``up``, ``open`` or ``down``.
+        round: whether it is a circle rather than a square.
+        name: text for those who do not see it.
+    """
+
+    letter: str
+    cost: float
+    value: float
+    low: float
+    high: float
+    side: str
+    round: bool
+    name: str
+
+
+WIDE, TALL = 640, 330  # of a chart of costs, in pixels …
+START, END, UP, DOWN = 58, 620, 12, 282  # … and where in it the plot lies
+RADIUS = 8  # of a mark
+
+
+def cost_chart(marks: Sequence[Mark], across: str, up: str) -> Markup:
+    """Values against costs, one mark each, a line at zero. The axis of costs is logarithmic where they differ by more
+    than three times; marks that would cover each other stand side by side.
+
+    Args:
+        across, up: what the axes say.
+    """
+    costs, ends = [mark.cost for mark in marks], [end for mark in marks for end in (mark.low, mark.high)]
+    marked = cost_ticks(min(costs), max(costs))
+    below, above = (f(*costs, *marked) for f in (min, max))
+    scale = math.log if above > 3 * below else float
+    rising = ticks(min(0.0, *ends), max(0.0, *ends))
+    places = max(0, -math.floor(math.log10(rising[1] - rising[0]) + 1e-9))
+
+    def x(cost: float) -> float:
+        share = (scale(cost) - scale(below)) / ((scale(above) - scale(below)) or 1)
+        return round(START + 5 * RADIUS + share * (END - START - 10 * RADIUS), 1)
+
+    def y(value: float) -> float:
+        return round(DOWN - (value - rising[0]) / (rising[-1] - rising[0]) * (DOWN - UP), 1)
+
+    drawn = [
+        vars(mark)
+        | {"x": place, "y": y(mark.value), "top": y(mark.high), "bottom": y(mark.low)}
+        | {"interval": mark.low < mark.high}
+        for mark, place in zip(marks, side_by_side([x(cost) for cost in costs], 2 * RADIUS + 2), strict=True)
+    ]
+    frame = {"left": START, "right": END, "top": UP, "bottom": DOWN, "zero": y(0.0)}
+    rows = [{"y": y(tick), "label": signed(tick, places)} for tick in rising]
+    columns = [{"x": x(tick), "label": fixed(tick, 0 if float(tick).is_integer() else 1)} for tick in marked]
+    return macros("charts.html").costs(WIDE, TALL, frame, rows, columns, drawn, RADIUS, across, up)
+
+
+def cost_ticks(low: float, high: float) -> list[float]:
+    """Round numbers on an axis of costs, the lowest and highest within or near them."""
+    if high <= 3 * low:
+        return [tick for tick in ticks(low, high) if tick > 0]
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    inside = [step for step in steps if low <= step <= high]
+    return inside or [low, high]
+
+
+def side_by_side(places: Sequence[float], gap: float) -> list[float]:
+    """The places, those nearer to each other than ``gap`` moved apart around their middle; in the same order."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    moved, cluster = list(places), order[:1]
+    for i in [*order[1:], None]:
+        if i is not None and places[i] - places[cluster[-1]] < gap:
+            cluster.append(i)
+            continue
+        middle = sum(places[j] for j in cluster) / len(cluster)
+        for k, j in enumerate(cluster):
+            moved[j] = round(middle + (k - (len(cluster) - 1) / 2) * (gap if len(cluster) > 1 else 0), 1)
+        cluster = [i]
+    return moved
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -43,7 +43,8 @@ def finding(
     """The comparisons of one method in words: a mark for the first, a sentence, and the figures in small type."""
     kind, words = conclusion(results, entries[0]), conclusions.headline(results, entries, versus)
     details = [*(conclusions.detail(results, each) for each in entries), *more]
-    return block("finding", name, kind, MARKS[kind], CLASSES[kind], words, details)
+    spent = labels.spent(results, entries[0]["setting"], entries[0]["method"])
+    return block("finding", name, kind, MARKS[kind], CLASSES[kind], words, details, spent)
 
 
 def bar(results: dict, entry: dict, name: str = "") -> Bar:
@@ -58,6 +59,7 @@ def bar(results: dict, entry: dict, name: str = "") -> Bar:
         cell.versus,
         cell.side,
         faint=conclusion(results, entry) in (PERHAPS_HIGHER, PERHAPS_LOWER),
+        note=labels.spent(results, entry["setting"], entry["method"]),
     )
 
 

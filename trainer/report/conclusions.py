@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
+from trainer.evaluation.equal_cost import selecting_metrics
 from trainer.evaluation.items import STANDARD
 from trainer.evaluation.methods import CONTROL
 from trainer.report import labels
@@ -117,6 +119,89 @@ def on_control(results: dict, control: dict, own: dict) -> str:
     }[conclusion(results, control)]
 
 
+# -- several methods at one setting ------------------------------------------------------------------------------------
+
+
+def best_at_equal_cost(results: dict, entry: dict) -> str:
+    """One sentence on an entry of :func:`trainer.evaluation.equal_cost.equal_cost`."""
+    setting, metric, ours, best = (entry[name] for name in ("setting", "metric", "method", "best"))
+    name = labels.title(results, metric)
+    limit = f"about as many predictions as {ours} ({brief(entry['predictions'])} an image) or fewer"
+    if set(entry["among"]) <= {STANDARD, ours}:
+        return (
+            f"Beside standard no method was run that takes {limit}: whether they are best spent on it stays open "
+            f"({name}: {_over_standard(results, setting, metric, ours)})."
+        )
+    spent = labels.spent(results, setting, best)
+    words = f"{best} ({spent}) is best in {name} of the {len(entry['among'])} methods that take {limit}"
+    if best != STANDARD:
+        words += f", {_over_standard(results, setting, metric, best)}"
+    shown = "" if entry["lead_low"] > 0 else ", which shows no difference"
+    return f"{words}; its lead over {entry['versus']} is {labels.gain(results, entry, 'lead')}{shown}."
+
+
+def _over_standard(results: dict, setting: str, metric: str, method: str) -> str:
+    (found,) = (
+        each
+        for each in results["methods"]
+        if (each["setting"], each["metric"], each["method"]) == (setting, metric, method)
+    )
+    return f"{labels.gain(results, found)} over standard"
+
+
+def verdict(results: dict) -> list[str]:
+    """What the page begins with: for every setting the best method at the cost of the golden noise that gains most."""
+    sentences, settings = [], list(dict.fromkeys(each["setting"] for each in results["equal_cost"]))
+    for setting in settings:
+        here = [each for each in results["equal_cost"] if each["setting"] == setting]
+        gains = {
+            each["method"]: each["difference"]
+            for each in results["methods"]
+            if (each["setting"], each["metric"]) == (setting, here[0]["metric"])
+        }
+        sentence = best_at_equal_cost(results, max(here, key=lambda each: gains[each["method"]]))
+        sentences.append(f"{labels.setting_title(results, setting)}: {sentence}" if len(settings) > 1 else sentence)
+    return sentences
+
+
+def parting(results: dict) -> list[str]:
+    """Which metrics selected and which report, and on which methods they do not say the same."""
+    about = results["about"]
+    metrics = list(dict.fromkeys(each["metric"] for each in results["methods"]))
+    selecting = [each for each in selecting_metrics(about) if each in metrics]
+    reporting = [each for each in metrics if each not in selecting]
+    if not selecting:
+        return []
+    names = listed([labels.title(results, each) for each in selecting])
+    chose = f"{names} had a hand in choosing noises, pairs or settings"
+    if not reporting:
+        return [f"{chose}, and no other metric was run: the gains shown may be flattery."]
+    report = listed([labels.title(results, each) for each in reporting])
+    sentences = [
+        f"{chose}; {report} had none, and what is concluded here rests on {'it' if len(reporting) == 1 else 'them'}."
+    ]
+    found = {
+        (each["setting"], each["method"], each["metric"]): conclusion(results, each) for each in results["methods"]
+    }
+    several = len({setting for setting, *_ in found}) > 1
+    for setting, method in dict.fromkeys((setting, method) for setting, method, _ in found):
+        for one, other in itertools.product(selecting, reporting):
+            kinds = found.get((setting, method, one)), found.get((setting, method, other))
+            if None in kinds or not parted(*kinds):
+                continue
+            where = f" ({labels.setting_title(results, setting)})" if several else ""
+            said = [f"{labels.title(results, metric)} {kind}" for metric, kind in zip((one, other), kinds, strict=True)]
+            sentences.append(f"They part on {method}{where}: {said[0]}, {said[1]}.")
+    if len(sentences) == 1:
+        sentences.append("They part on no method.")
+    return sentences
+
+
+def parted(one: str, other: str) -> bool:
+    """Whether one conclusion is significant and the other is not, or points the other way."""
+    return one != other and (HIGHER in (one, other) or LOWER in (one, other))
+
+
 # -- the whole run ----------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +232,10 @@ def limits(results: dict) -> list[str]:
         sentences.append(
             f"{count(results['n'], 'pair')} come from {count(results['prompts'], 'prompt')}. Those of one prompt are "
             "related, for which intervals and p allow; with few prompts that allowance is itself uncertain."
+        )
+    if "diversity" in results["about"] and not results["about"]["diversity"]:
+        sentences.append(
+            "Each prompt has one seed: whether a method makes the pictures of a prompt more alike was not measured."
         )
     methods = {each["method"] for each in results["methods"]}
     if methods and not any(method.startswith(CONTROL) for method in methods):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trainer.report.formatting import count, decimals
+from trainer.evaluation.equal_cost import cost_of
+from trainer.report.formatting import THIN, brief, count, decimals, fixed, interval, signed
 
 
 def is_binary(results: dict, metric: str) -> bool:
@@ -45,3 +46,29 @@ def setting_title(results: dict, setting: str) -> str:
     return ", ".join(
         [facts["sampler"].upper(), count(facts["steps"], "step"), *spacing, f"guidance {facts['cfg']:g}", size]
     )
+
+
+def spent(results: dict, setting: str, method: str) -> str:
+    """What an image of a method costs, for a sentence: ``20 predictions, 0.031 s``; "" where it was not counted."""
+    predictions, seconds = spent_cells(results, setting, method)
+    return "" if predictions == "–" else f"{predictions} prediction{'s' * (predictions != '1')}, {seconds}{THIN}s"
+
+
+def spent_cells(results: dict, setting: str, method: str) -> tuple[str, str]:
+    """The same for a table: predictions and seconds per image."""
+    cost = cost_of(results["about"], setting, method)
+    if cost is None:
+        return "–", "–"
+    shortest = min(row["seconds"] for row in results["about"]["cost"] if row["setting"] == setting)
+    return brief(cost["predictions"]), fixed(cost["seconds"], decimals(shortest))
+
+
+SPENT = ("predictions", "seconds")  # heads of these columns
+
+
+def gain(results: dict, entry: dict, name: str = "difference") -> str:
+    """A difference with its interval, as the page scales it: ``+1.70 [0.96, 2.44]``, of a binary metric in points."""
+    scale, places = factor(results, entry["metric"]), digits(results, entry["metric"])
+    ends = interval(entry[f"{name}_low"], entry[f"{name}_high"], places, scale)
+    words = f"{signed(scale * entry[name], places)} {ends}"
+    return f"{words} points" if is_binary(results, entry["metric"]) else words

@@ -9,12 +9,14 @@ from trainer.evaluation.results import write_results
 from trainer.report import labels
 from trainer.report.cost import cost
 from trainer.report.diagnostics import diagnostics
+from trainer.report.diversity import diversity
 from trainer.report.entries import settings_of
 from trainer.report.formatting import count
 from trainer.report.page import Section, markdown_page, page
 from trainer.report.pictures import pictures
 from trainer.report.plots import head_to_head, scatters, win_rates
 from trainer.report.provenance import provenance
+from trainer.report.spending import spending
 from trainer.report.summary import summary
 from trainer.report.tables import by_category, comparisons, scores
 
@@ -43,8 +45,8 @@ def write_report(out: Path, results: dict, extra_sections: Sequence[Section] = (
 def report_sections(out: Path, results: dict) -> tuple[list[Section], list[Section]]:
     """What every report has: the sections up to the pictures, and those behind them. Ones with nothing to say are left
     out."""
-    before = [summary(results), scores(results), win_rates(results), scatters(results), head_to_head(results)]
-    before += [by_category(results), pictures(out, results)]
+    before = [summary(results), spending(results), scores(results), win_rates(results), diversity(results)]
+    before += [scatters(results), head_to_head(results), by_category(results), pictures(out, results)]
     after = [cost(results), diagnostics(results), comparisons(results), provenance(results)]
     return [each for each in before if each], [each for each in after if each]
 

@@ -15,7 +15,7 @@ def summary(results: dict) -> Section:
     """What was compared, what it shows and what not, in words that follow from the figures."""
     metric = metrics_of(results)[0]
     name, unit = labels.title(results, metric), chart_unit(results, metric)
-    introduction = [*results["about"].get("introduction", []), opening(results)]
+    introduction = [*conclusions.verdict(results), *results["about"].get("introduction", []), opening(results)]
     parts = [("", [block("paragraph", each) for each in introduction])]
     reaches = reaches_of(results, results["methods"])
     for setting in settings_of(results):
@@ -28,6 +28,8 @@ def summary(results: dict) -> Section:
         parts.append((labels.setting_title(results, setting), blocks))
     legend = ", ".join(f"{mark} {kind}" for kind, mark in MARKS.items())
     parts[-1][1].append(Block(macros("parts.html").note(f"Marks are for {name}: {legend}.")))
+    if words := conclusions.parting(results):
+        parts.append(("Who selected, who reports", [block("bullets", words)]))
     parts.append(("What the figures do not show", [block("bullets", conclusions.limits(results))]))
     return section("What this run shows", parts)
 

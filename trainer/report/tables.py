@@ -16,10 +16,11 @@ def scores(results: dict) -> Section:
     parts = []
     for setting in settings_of(results):
         distances = fid.get(setting, {})
-        head = ["method", *(labels.label(results, metric) for metric in metrics), *(["FID ↓"] if distances else [])]
+        named = [labels.label(results, metric) for metric in metrics]
+        head = ["method", *labels.SPENT, *named, *(["FID ↓"] if distances else [])]
         rows = []
         for method in [STANDARD, *methods_of(results, setting)]:
-            row: list[object] = [method]
+            row: list[object] = [method, *labels.spent_cells(results, setting, method)]
             for metric in metrics:
                 if method == STANDARD:
                     row += [baseline(results, setting, metric)]
@@ -29,7 +30,10 @@ def scores(results: dict) -> Section:
                 row.append(Cell(fixed(distances[method], 2) if method in distances else "–"))
             rows.append(row)
         parts.append((labels.setting_title(results, setting), [table(head, rows)]))
-    notes = ["Mean score; under it the winning rate against standard in percent, with its 95 % interval."]
+    notes = [
+        "Mean score; under it the winning rate against standard in percent, with its 95 % interval. Predictions are "
+        "evaluations of the base model's network for one image, seconds what was measured for it, all included."
+    ]
     if results["binary"]:
         names = ", ".join(labels.title(results, metric) for metric in results["binary"])
         notes.append(f"{names} is 0 or 1 for a picture: the share, and under it the difference in points.")
@@ -59,12 +63,13 @@ def by_category(results: dict) -> Section | None:
     metrics, parts = metrics_of(results), []
     for setting in in_order((), (each["setting"] for each in results["categories"])):
         here = [each for each in results["categories"] if each["setting"] == setting]
-        head = ["category and method", "pairs", *(labels.label(results, metric) for metric in metrics)]
+        head = ["category and method", *labels.SPENT, "pairs", *(labels.label(results, metric) for metric in metrics)]
         rows = []
         for category, method in in_order((), ((each["category"], each["method"]) for each in here)):
             mine = {e["metric"]: e for e in here if (e["category"], e["method"]) == (category, method)}
             cells = [rate(results, mine[metric]) if metric in mine else Cell("–") for metric in metrics]
-            rows.append([f"{category} · {method}", brief(next(iter(mine.values()))["n"]), *cells])
+            spent, pairs = labels.spent_cells(results, setting, method), brief(next(iter(mine.values()))["n"])
+            rows.append([f"{category} · {method}", *spent, pairs, *cells])
         parts.append((labels.setting_title(results, setting), [table(head, rows)]))
     note = (
         f"As above, per category of prompts. {count(results['families']['categories'], 'comparison')}, whose p are "
@@ -78,7 +83,19 @@ def comparisons(results: dict) -> Section | None:
     entries = results["methods"] + results["pairs"]
     if not entries:
         return None
-    head = ["method", "metric", "pairs", "ties", "won, %", "95 %", "mean difference", "95 %", "p", "p corrected"]
+    head = [
+        "method",
+        *labels.SPENT,
+        "metric",
+        "pairs",
+        "ties",
+        "won, %",
+        "95 %",
+        "mean difference",
+        "95 %",
+        "p",
+        "p corrected",
+    ]
     parts = []
     for setting in settings_of(results):
         rows = []
@@ -91,6 +108,7 @@ def comparisons(results: dict) -> Section | None:
             rows.append(
                 [
                     against(each),
+                    *labels.spent_cells(results, setting, each["method"]),
                     labels.label(results, each["metric"]),
                     brief(each["n"]),
                     brief(each["ties"]),
