@@ -195,28 +195,35 @@ def cost_chart(marks: Sequence[Mark], across: str, up: str) -> Markup:
 
 
 def cost_ticks(low: float, high: float) -> list[float]:
-    """Round numbers on an axis of costs, the lowest and highest within or near them."""
+    """Round numbers on an axis of costs, from at most ``low`` to at least ``high``."""
     if high <= 3 * low:
         return [tick for tick in ticks(low, high) if tick > 0]
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    inside = [step for step in steps if low <= step <= high]
-    return inside or [low, high]
+    first, last = max(step for step in steps if step <= low), min(step for step in steps if step >= high)
+    return [step for step in steps if first <= step <= last]
 
 
 def side_by_side(places: Sequence[float], gap: float) -> list[float]:
     """The places, those nearer to each other than ``gap`` moved apart around their middle; in the same order."""
     order = sorted(range(len(places)), key=lambda i: places[i])
-    moved, cluster = list(places), order[:1]
-    for i in [*order[1:], None]:
-        if i is not None and places[i] - places[cluster[-1]] < gap:
-            cluster.append(i)
-            continue
-        middle = sum(places[j] for j in cluster) / len(cluster)
-        for k, j in enumerate(cluster):
-            moved[j] = round(middle + (k - (len(cluster) - 1) / 2) * (gap if len(cluster) > 1 else 0), 1)
-        cluster = [i]
+    clusters: list[list[int]] = []
+    for i in order:
+        clusters.append([i])
+        while len(clusters) > 1 and _span(places, clusters[-1], gap)[0] - _span(places, clusters[-2], gap)[1] < gap:
+            clusters[-2:] = [clusters[-2] + clusters[-1]]
+    moved = list(places)
+    for cluster in clusters:
+        left, _ = _span(places, cluster, gap)
+        for k, i in enumerate(cluster):
+            moved[i] = round(left + k * gap, 1)
     return moved
+
+
+def _span(places: Sequence[float], cluster: Sequence[int], gap: float) -> tuple[float, float]:
+    """Where a cluster begins and ends once its members stand side by side around their mean."""
+    middle, half = sum(places[i] for i in cluster) / len(cluster), (len(cluster) - 1) / 2 * gap
+    return middle - half, middle + half
 
 
 def ticks(low: float, high: float) -> list[float]:

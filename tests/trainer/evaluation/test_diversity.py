@@ -152,10 +152,10 @@ def test_the_report_shows_it(run, tmp_path):
     assert stored == evaluation.about["diversity"]
     root = parse((out / "report.html").read_text(encoding="utf-8"))
     ((head, *rows),) = tables(section(root, "Diversity"))
-    assert head == ["method", "prompts", *KINDS.values()]
-    assert [row[:2] for row in rows] == [["standard", "3"], ["a", "3"], ["cfg-2", "3"]]
+    assert head == ["method", "predictions", "seconds", "prompts", *KINDS.values()]
+    assert [(row[0], row[1], row[3]) for row in rows] == [("standard", "4", "3"), ("a", "4", "3"), ("cfg-2", "4", "3")]
     entries = {(each["method"], each["kind"]): each for each in stored}
-    for method, _, *cells in rows:
+    for method, *_, cells in ((row[0], row[4:]) for row in rows):
         for kind, shown in zip(KINDS, cells, strict=True):
             mean, *change = shown.split("\n")
             assert float(mean) == pytest.approx(entries[method, kind]["mean"], rel=0.05)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -23,9 +25,19 @@ from PIL import Image
 from npnet_core.errors import InputError
 from tests.markup import having, parse, section, tables, words
 from tests.sample_run import ABOUT, METHODS, SETTINGS, sample_run
+from trainer.evaluation.equal_cost import cost_of
 from trainer.evaluation.results import summarise
 from trainer.report import conclusions, labels, pictures
-from trainer.report.charts import Bar, difference_bars, paired_scatter, win_bars
+from trainer.report.charts import (
+    Bar,
+    Mark,
+    cost_chart,
+    cost_ticks,
+    difference_bars,
+    paired_scatter,
+    side_by_side,
+    win_bars,
+)
 from trainer.report.formatting import brief, decimals, fixed, interval, listed, percent, signed
 from trainer.report.gallery import ALL, GAIN, LOSS, MIDDLE, choose, thumbnail
 from trainer.report.page import Section, page, table
@@ -86,10 +98,13 @@ def test_every_number_of_the_table_is_in_the_results(run):
     assert len(found) == len(SETTINGS)
     checked = 0
     for setting, (head, *rows) in zip(SETTINGS, found, strict=True):
-        assert head == ["method", "caption log-likelihood", "captions right", "MPS ×100", "FID ↓"]
+        names = ["caption log-likelihood", "captions right", "MPS ×100", "FID ↓"]
+        assert head == ["method", "predictions", "seconds", *names]
         assert [row[0] for row in rows] == list(METHODS)
-        for method, *cells, fid in rows:
+        for method, *spent, cells, fid in ((row[0], *row[1:3], row[3:-1], row[-1]) for row in rows):
             assert fid == "21.50"
+            cost = cost_of(results["about"], setting, method)
+            assert [float(each) for each in spent] == pytest.approx([cost["predictions"], cost["seconds"]], abs=5e-4)
             for metric, cell in zip(("shapes", "captions-right", "mps"), cells, strict=True):
                 checked += 1
                 scale = 1 if metric == "shapes" else 100
@@ -115,7 +130,9 @@ def test_the_table_of_all_comparisons_is_the_results(run):
     rows = [row for table in tables(section(root, "All comparisons")) for row in table[1:]]
     entries = sorted(results["methods"] + results["pairs"], key=lambda e: list(SETTINGS).index(e["setting"]))
     assert len(rows) == len(entries) == results["families"]["methods"]
-    for (method, metric, n, ties, wins, wins95, mean, mean95, p, p_holm), entry in zip(rows, entries, strict=True):
+    for (method, predictions, _, metric, n, ties, *figures), entry in zip(rows, entries, strict=True):
+        wins, wins95, mean, mean95, p, p_holm = figures
+        assert float(predictions) == (23 if entry["method"] == "inversion" else 20)
         versus = f" against {entry['versus']}" if "versus" in entry else ""
         assert (method, metric) == (entry["method"] + versus, labels.label(results, entry["metric"]))
         assert (number(n), number(ties)) == (entry["n"], entry["ties"])
@@ -145,6 +162,7 @@ def test_sections_come_in_order(run):
     titles = [words(each.find("h2")) for each in root.iter("section") if each.find("h2") is not None]
     assert titles == [
         "What this run shows",
+        "Quality against cost",
         "Scores",
         "Other metrics",
         "Pairs of scores",
@@ -176,6 +194,111 @@ def test_predictions_stand_beside_seconds(run):
         assert head[:3] == ["method", "predictions", "seconds per image"]
         counted = {row["method"]: row["predictions"] for row in results["about"]["cost"]}
         assert {row[0]: float(row[1]) for row in rows} == counted
+
+
+def test_the_page_begins_with_what_is_best_at_equal_cost(run):
+    _, results, root, _ = run
+    paragraphs = [words(each) for each in section(root, "What this run shows").iter("p")]
+    for setting, sentence in zip(SETTINGS, paragraphs, strict=False):
+        entries = [each for each in results["equal_cost"] if each["setting"] == setting]
+        assert [each["method"] for each in entries] == ["inversion", "npnet", "npnet-unselected"]
+        best = {each["best"] for each in entries}
+        assert sentence.startswith(labels.setting_title(results, setting))
+        assert any(f"{name} ({labels.spent(results, setting, name)}) is best in" in sentence for name in best)
+
+
+def test_every_method_has_a_mark_where_it_costs_and_gains(run):
+    _, results, root, _ = run
+    spending = section(root, "Quality against cost")
+    for setting, chart, (head, *rows) in zip(SETTINGS, having(spending, "costs"), tables(spending), strict=True):
+        assert head == ["method", "predictions", "seconds", "difference [95 %]"]
+        assert [row[0].split(" · ")[1] for row in rows] == list(METHODS)
+        entries = {e["method"]: e for e in results["methods"] if (e["setting"], e["metric"]) == (setting, "shapes")}
+        drawn = [each for side in ("up", "down", "open") for each in having(chart, f"mark-{side}")]
+        assert sorted(words(each.find("text")) for each in drawn) == [row[0][0] for row in rows]
+        for each in drawn:
+            letter, title = words(each.find("text")), words(each.find("title"))
+            method = next(row[0] for row in rows if row[0].startswith(letter)).split(" · ")[1]
+            assert title.startswith(f"{method}: {labels.spent(results, setting, method)}")
+            assert (each.find("circle") is not None) == (method in ("inversion", "npnet", "npnet-unselected"))
+            if method != "standard":
+                assert labels.gain(results, entries[method]) in title
+
+
+def test_marks_lie_where_their_figures_are():
+    marks = [
+        Mark("A", 10, 0.0, 0.0, 0.0, "open", False, "standard"),
+        Mark("B", 40, 1.5, 1.0, 2.0, "up", False, "best of 4"),
+        Mark("C", 20, -0.5, -1.0, 0.2, "open", True, "net"),
+        Mark("D", 20, 0.5, 0.1, 1.0, "up", True, "other net"),
+    ]
+    root = parse(cost_chart(marks, "predictions", "gain"))
+    texts = [each for each in root.iter("text") if re.fullmatch(r"[+−]?[\d.]+", words(each))]
+    xs = {math.log(number(words(e))): float(e.get("x")) for e in texts if e.get("text-anchor") == "middle"}
+    ys = {number(words(e)): float(e.get("y")) for e in texts if e.get("text-anchor") == "end"}
+    places = {words(each.find("text")): each.find("text") for each in root.iter("g")}
+    for mark in marks:
+        x, y = (float(places[mark.letter].get(axis)) for axis in "xy")
+        assert x == pytest.approx(np.interp(math.log(mark.cost), list(xs), list(xs.values())), abs=10)  # moved apart
+        assert y == pytest.approx(np.interp(mark.value, sorted(ys), [ys[key] for key in sorted(ys)]), abs=0.15)
+    assert float(places["D"].get("x")) - float(places["C"].get("x")) >= 16
+    assert len(having(root, "interval")) == 3
+
+
+@given(st.lists(st.floats(0, 500), min_size=1, max_size=20))
+def test_marks_stand_side_by_side(places):
+    moved = side_by_side(places, 18)
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    in_order = [moved[i] for i in order]
+    assert all(b - a >= 18 - 0.11 for a, b in itertools.pairwise(in_order))
+    assert sum(moved) == pytest.approx(sum(places), abs=len(places))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(10, 40, [10, 20, 50]), (10, 100, [10, 20, 50, 100]), (3, 11, [2, 5, 10, 20]), (10, 10, None), (0.4, 1, None)],
+)
+def test_ticks_of_costs(low, high, expected):
+    found = cost_ticks(low, high)
+    assert 0 < found[0] <= low
+    assert found[-1] >= high
+    assert expected is None or found == pytest.approx(expected)
+
+
+def test_metrics_that_select_are_told_from_those_that_report(folder):
+    """The nets were chosen by one detector; the other says something else of one method."""
+    _, rows = folder
+    shapes = [each for each in rows if each["metric"] == "shapes" and each["method"] == "standard"]
+    shapes += [each | {"method": "best-of-2-shapes", "score": each["score"] + 3} for each in shapes]
+    other = [each | {"metric": "other", "score": float(each["seed"])} for each in shapes]
+    about = {"methods": {"best-of-2-shapes": "chosen"}, "metrics": {"shapes": {}, "other": {}}}
+    chose = "shapes had a hand in choosing noises, pairs or settings"
+    assert conclusions.parting(summarise(shapes + other, about)) == [
+        f"{chose}; other had none, and what is concluded here rests on it.",
+        "They part on no method.",  # of six pairs nothing is significant
+    ]
+    many = [each | {"seed": seed} for each in shapes + other for seed in range(20)]
+    assert conclusions.parting(summarise(many, about))[1:] == [
+        "They part on best-of-2-shapes: shapes higher, other no difference shown."
+    ]
+    assert conclusions.parting(summarise(shapes, about)) == [
+        f"{chose}, and no other metric was run: the gains shown may be flattery."
+    ]
+    assert conclusions.parting(summarise(other, about)) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("higher", "higher", False),
+        ("higher", "no difference shown", True),
+        ("higher", "lower", True),
+        ("perhaps higher", "no difference shown", False),
+        ("perhaps higher", "higher", True),
+    ],
+)
+def test_where_metrics_part(one, other, expected):
+    assert conclusions.parted(one, other) == expected
 
 
 def test_what_could_not_be_computed_is_said(run):
