@@ -62,6 +62,7 @@ class Options:
     seeds_per_prompt: int = option(1, "how many are drawn, the same for a prompt every time")
     methods: tuple[str, ...] = option(METHODS, f"some of {', '.join(NAMES)}; standard is always there")
     scorer: tuple[str, ...] = option(("hpsv2",), SCORERS)
+    selected_by: tuple[str, ...] = option((), "kinds among them that helped to choose what is compared: others report")
 
     preset: Literal[tuple(PRESETS)] | None = option(None, base_model.PRESET)
     sampler: tuple[str, ...] = option((), f"some of {', '.join(SAMPLERS)} (default: the preset's)")
@@ -104,6 +105,8 @@ def run(options: Options) -> int:
     worker = this_worker(options.worker)
     prompts = read_prompt_set(options.prompts, options.column)[: options.limit]
     files, missing = find_scorers(options.scorer)
+    if strangers := sorted(set(options.selected_by) - set(scorer_files(options.scorer))):
+        raise InputError(f"--selected-by {', '.join(strangers)} came, which scores nothing here: add it to --scorer.")
     npnets = {name: load_npnet(path) for name, path in name_npnets(options.npnet).items()}
     redenoising = redenoising_from(resolved(options, next(iter(PRESETS.values()))))
     choose_methods(options.methods, npnets, redenoising, options.repaint_rounds)  # complains before a model is loaded
@@ -156,6 +159,7 @@ def run(options: Options) -> int:
     about = evaluation.about | {
         "command": f"npnet evaluate --config {options.out / 'evaluate.toml'}",
         "prompts": str(options.prompts),
+        "selecting": list(options.selected_by),
         "missing": missing + evaluation.about["missing"],
     }
     if inception is not None:

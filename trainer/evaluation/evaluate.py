@@ -108,7 +108,8 @@ def evaluate(
         worker: (i, n), to do the i-th of n parts of the prompts.
         dataset: noise pairs of the same kind of base model, for the diagnostics.
         dino: by whose features diversity is measured too.
-        about: entries to add to what the report says of the run.
+        about: entries to add to what the report says of the run; ``selecting`` names metrics that helped to choose what
+            is compared, see :func:`trainer.evaluation.equal_cost.selecting_metrics`.
 
     Raises:
         InputError: for settings, nets or prompts that cannot be used, a method that chooses by a preference model which

@@ -53,8 +53,8 @@ def spending(results: dict) -> Section | None:
         )
     note = (
         "Predictions across, what is gained over standard up, with 95 % intervals by bootstrap over prompts. Circles "
-        "are golden noise, squares other ways to spend predictions. Blue is higher than standard, orange lower, grey "
-        "no difference shown."
+        "are golden noise, squares all else; those of nearly the same cost stand side by side. Blue is higher than "
+        "standard, orange lower, grey no difference shown."
     )
     return section("Quality against cost", parts, note) if parts else None
 

@@ -168,10 +168,12 @@ def test_the_report_shows_it(run, tmp_path):
 
 def test_the_command_takes_a_folder(tmp_path, models):  # noqa: F811
     write_dino(tmp_path / "dino")
-    more = ["--seeds-per-prompt", 2, "--dino", tmp_path / "dino", "--limit", 2]
+    more = ["--seeds-per-prompt", 2, "--dino", tmp_path / "dino", "--limit", 2, "--selected-by", "clipscore"]
     assert main(command(models, tmp_path / "out", *more)) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert {each["kind"] for each in results["about"]["diversity"]} == set(KINDS)
+    assert results["about"]["selecting"] == ["clipscore"]
+    assert main(command(models, tmp_path / "out", "--selected-by", "hpsv2")) == 2
 
 
 def test_other_dinos_are_another_run(run, base, npnets, tmp_path):  # noqa: F811
