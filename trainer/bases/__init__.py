@@ -8,6 +8,7 @@ from trainer.bases.adapted import Predictor, adapter_config, check_adapter, gold
 from trainer.bases.base import PARTS, Base, fingerprint, initial_noise, latent_shape, move
 from trainer.bases.families import PRESETS, default_preset
 from trainer.bases.load import load_base
+from trainer.bases.memory import free_memory, take_turn, weight_bytes
 from trainer.bases.prompts import Prompts, encode, join
 from trainer.bases.sampling import (
     branches,

@@ -44,6 +44,7 @@ class Base(ABC):
             neither does.
         sibling: the model that re-denoises in its place, which it was distilled from, see
             :func:`trainer.bases.with_sibling`; or None.
+        in_turns: whether its parts come to the device one after the other, because they do not fit together.
     """
 
     title: ClassVar[str]  # what people call the family
@@ -61,6 +62,7 @@ class Base(ABC):
     controlnet: nn.Module | None = None
     distilled: bool | None = None
     sibling: Base | None = None
+    in_turns: bool = False
 
     @property
     @abstractmethod
@@ -208,7 +210,7 @@ def move(base: Base, part: str, device: str | torch.device) -> None:
     """Take the ``text`` encoders, the ``network`` (a sibling's, too) or the ``vae`` to a device; the rest stays.
 
     Encoding happens where the text encoders are and decoding where the autoencoder is; predictions need the network on
-    ``base.device``.
+    ``base.device``. Which of them are there is settled when the model is loaded (``memory.py``).
     """
     for module in base.modules(part):
         module.to(device)

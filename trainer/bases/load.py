@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from npnet_core.errors import InputError
-from trainer.bases.base import PARTS, Base, move
+from trainer.bases.base import PARTS, Base
 from trainer.bases.families import FAMILIES
 from trainer.bases.folder import find_folder, load_folder, load_part, weighted
 from trainer.bases.load_errors import loading
 from trainer.bases.lora import add_lora
+from trainer.bases.memory import settle
 from trainer.bases.single_file import load_single_file
 from trainer.distributed import find_device
 
@@ -43,7 +44,8 @@ def load_base(
             is fetched if the hub's cache does not have it yet. Folders and hub ids are read from safetensors only.
         config: for a single file only, which holds neither tokenizer nor settings: a diffusers folder or hub id of a
             model of the same kind.
-        device: where the network predicts, and where its parts go.
+        device: where the network predicts, and where its parts go, on a GPU that does not hold them together each in
+            its turn.
         precision: ``fp32``, ``fp16`` or ``bf16``; None for fp32 on the CPU and elsewhere the family's half precision,
             fp16 or for flow models bf16. An autoencoder that overflows in it (``force_upcast``) stays in fp32.
         lora: a LoRA file for an SD or SDXL (LCM, PCM, Lightning), added to the weights at full strength.
@@ -93,9 +95,7 @@ def load_base(
     _check_fits(base)
     if lora is not None:
         _add_lora(base, Path(lora))
-    for part in parts:
-        move(base, part, device)
-    return base
+    return settle(base, parts)
 
 
 def read_index(source: str) -> dict:

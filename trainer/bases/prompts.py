@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainer.bases.base import Base
+from trainer.bases.memory import take_turn
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def encode(base: Base, prompts: Sequence[str], *, batch: int = 32, uncond: dict[
     CLIP's tokens make further chunks, here they are cut (diffusers warns), as are Z-Image's behind the 512th.
     ``uncond`` is that of an earlier call, not to be encoded again.
     """
+    take_turn(base, "text")
     cond = concatenated([base.encode_prompts(list(prompts[i : i + batch])) for i in range(0, len(prompts), batch)])
     if uncond is None:
         uncond = base.unconditional(cond)

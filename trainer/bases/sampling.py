@@ -10,6 +10,7 @@ from torch import Tensor
 from npnet_core.errors import InputError
 from npnet_core.redenoising import Denoiser, Level, denoised_from, eps_from, guide
 from trainer.bases.base import Base, first_draw, latent_shape
+from trainer.bases.memory import take_turn
 from trainer.bases.prompts import Prompts, concatenated
 from trainer.bases.schedules import STOCHASTIC, Schedule
 
@@ -86,6 +87,7 @@ def _predict(base: Base, x: Tensor, t: float, prompts: Prompts, cfg: float, cont
         raise ValueError(f"{len(x)} latents and {len(prompts)} prompts: give one prompt per latent.")
     if control is not None and base.controlnet is None:
         raise InputError(f"A control picture was given and {base.source} was loaded without a ControlNet: name one.")
+    take_turn(base, "network")
     inputs, rows = prompts.cond, x.to(base.dtype)
     guided = branches(base, cfg) == 2
     if guided:
@@ -149,6 +151,7 @@ def generate(
     """What :func:`sample` and :func:`decode` give, with a gradient with respect to the noise: images [B, H, W, 3] in
     0..1, fp32, where the autoencoder is, decoded at once. Arguments as for :func:`sample`, which says what is raised.
     """
+    take_turn(base, "network", "vae")  # a gradient goes through both
     latents = _sample(base, noise, prompts, schedule, cfg, seeds, None, None)
     return _images(base.decode_latents(latents).float())
 
@@ -201,6 +204,7 @@ def _prediction_from(denoised: Tensor, x: Tensor, level: Level, kind: str) -> Te
 @torch.no_grad()
 def decode(base: Base, latents: Tensor, *, batch: int = 4) -> Tensor:
     """Images [B, H, W, 3] in 0..1, fp32, on the CPU, decoded ``batch`` at a time where the autoencoder is."""
+    take_turn(base, "vae")
     return torch.cat([_images(base.decode_latents(chunk).float().cpu()) for chunk in latents.split(batch)])
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from npnet_core.errors import InputError
 from trainer.bases.base import PARTS, Base, fingerprint, move
 from trainer.bases.load import PRECISIONS, load_base
+from trainer.bases.memory import free_memory, settle
 
 
 def with_sibling(base: Base, source: str | Path) -> Base:
     """A base model whose noises are re-denoised by another: one with the same latents and text encoders, and guidance.
 
-    Both networks are on the device; what else the sibling has, it shares.
+    Both networks are on the device at once; what else the sibling has, it shares.
 
     Args:
         source: of the sibling, as for :func:`trainer.bases.load_base`; a folder or hub id.
@@ -48,9 +49,11 @@ def with_sibling(base: Base, source: str | Path) -> Base:
             for name in PARTS[part]:
                 if hasattr(base.pipe, name):
                     setattr(sibling.pipe, name, getattr(base.pipe, name))
-    sibling = dataclasses.replace(sibling, device=base.device)
-    move(sibling, "network", base.device)
-    return dataclasses.replace(base, sibling=sibling)
+    for part in PARTS:
+        move(base, part, "cpu")
+    free_memory(base.device)
+    both = dataclasses.replace(base, sibling=dataclasses.replace(sibling, device=base.device), in_turns=False)
+    return settle(both)
 
 
 def _scale(base: Base) -> tuple:

@@ -9,6 +9,8 @@ from npnet_core.npd import PairKey
 from trainer import bases
 from trainer.bases import Base, Prompts
 
+TURN = 64
+
 
 def batches(keys: Sequence[PairKey], size: int) -> Iterator[list[PairKey]]:
     """At most ``size`` neighbours at a time. A prompt is split between batches only if one cannot hold it, and then
@@ -29,11 +31,17 @@ def batches(keys: Sequence[PairKey], size: int) -> Iterator[list[PairKey]]:
 
 
 def encoded(base: Base, chunks: Sequence[Sequence[PairKey]]) -> Iterator[tuple[Sequence[PairKey], Prompts]]:
-    """Each chunk of :func:`batches` with its prompts; a distinct prompt is encoded once, and so is the empty one."""
+    """Each chunk of :func:`batches` with its prompts; a distinct prompt is encoded once, and so is the empty one. Where
+    text encoders and network take turns on the device, those of :data:`TURN` chunks are encoded in one.
+    """
     texts, prompts, uncond = [], None, None
-    for chunk in chunks:
-        distinct = list(dict.fromkeys(key.prompt for key in chunk))
-        if distinct != texts:
-            texts, prompts = distinct, bases.encode(base, distinct, uncond=uncond)
-            uncond = prompts.uncond
-        yield chunk, prompts[[texts.index(key.prompt) for key in chunk]]
+    turn = TURN if base.in_turns else 1
+    for start in range(0, len(chunks), turn):
+        told = []
+        for chunk in chunks[start : start + turn]:
+            distinct = list(dict.fromkeys(key.prompt for key in chunk))
+            if distinct != texts:
+                texts, prompts = distinct, bases.encode(base, distinct, uncond=uncond)
+                uncond = prompts.uncond
+            told.append((chunk, prompts[[texts.index(key.prompt) for key in chunk]]))
+        yield from told

@@ -45,6 +45,7 @@ class Redenoising:
         """Noise [B, C, h, w] of unit variance for B prompts, between the first levels of the base model's schedule; by
         its sibling, if it has one.
         """
+        bases.take_turn(base, "network")  # and its sibling's
         return redenoise(
             bases.denoiser(base.sibling or base, prompts),
             noise.to(base.device),

@@ -67,7 +67,9 @@ class Options:
     worker: str | None = option(None, "I/N: make part I of N, counted from 0 (torchrun says it by itself)")
     limit: int | None = option(None, "make only the first so many pairs, over all workers")
     save_images: bool = option(False, "keep both images of every pair in OUT/images")
-    dry_run: bool = option(False, "make two batches, keep nothing, say how long all will take and how large it will be")
+    dry_run: bool = option(
+        False, "make two batches, keep nothing, say how long all will take, how large it is, what memory it needs"
+    )
     device: str | None = option(None, base_model.DEVICE)
     precision: Literal["fp32", "fp16", "bf16"] | None = option(None, base_model.PRECISION)
     base_config: str | None = option(None, base_model.CONFIG, path=True)

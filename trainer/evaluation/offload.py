@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-
-import torch
 
 from npnet_core.architectures import GoldenNet
 from trainer import bases
@@ -21,18 +18,11 @@ def offloaded(base: Base, npnets: Iterable[GoldenNet]) -> Iterator[None]:
         npnet.to("cpu")
     for part in bases.PARTS:
         bases.move(base, part, "cpu")
-    free_memory(base.device)
+    bases.free_memory(base.device)
     try:
         yield
     finally:
-        for part in bases.PARTS:
+        for part in () if base.in_turns else bases.PARTS:
             bases.move(base, part, base.device)
         for npnet, device in nets:
             npnet.to(device)
-
-
-def free_memory(device: torch.device) -> None:
-    """Give the device's memory back that nobody holds any more."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from npnet_core.errors import InputError
 from npnet_core.preference import Scorer
+from trainer import bases
 from trainer.collecting.scorers import LazyScorer
 from trainer.data.images import read_images
 from trainer.data.jsonl import append_jsonl
 from trainer.data.prefetch import prefetch
 from trainer.distributed import progress_bar
-from trainer.evaluation.offload import free_memory
 from trainer.evaluation.pictures import Picture
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def score_with(
         return {each.kind: str(error)}
     score_images(scorer, chunks, out, scores, known)
     scorer.model.to("cpu")
-    free_memory(each.device)
+    bases.free_memory(each.device)
     return {}
 
 

@@ -18,6 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -170,6 +171,12 @@ def test_each_prompt_is_encoded_once(tmp_path, models, kind, batch):
     with counted(base.pipe.text_encoder) as rows:
         gather(tmp_path, base, Recipe(Schedule("ddim", 2), height=SIZE, width=SIZE), keys, batch=batch)
     assert sum(rows) == len(PROMPTS) + (kind == "sd")  # and the empty one, which SDXL does without
+
+
+def test_parts_that_take_turns_make_the_same_pairs(tmp_path, base):
+    readers = [gather(tmp_path / str(turns), replace(base, in_turns=turns), batch=2) for turns in (True, False)]
+    assert [record.key for record in readers[0].records] == [record.key for record in readers[1].records]
+    assert all(torch.equal(*sides) for pairs in zip(*readers, strict=True) for sides in zip(*pairs, strict=True))
 
 
 def test_everything_of_a_batch_is_one_call(tmp_path, base):
@@ -584,6 +591,9 @@ def test_a_dry_run_says_what_it_will_take(tmp_path, models, capsys):
     more = ("--seeds-per-prompt", "4", "--save-images")
     assert main(command(models, tmp_path / "set", *more, "--dry-run")) == 0
     prompts = r"; 6 prompts, once encoded for a fit: (\S+) GB"
+    prompts += (
+        r"; memory: (\S+) GB of weights, all parts \(text .*, network .*, vae .*\), and what is computed with them"
+    )
     said = re.fullmatch(rf"24 pairs: (\S+) at (\S+) pairs per second, (\S+) GB{prompts}\n", capsys.readouterr().out)
     assert not (tmp_path / "set").exists()
     start = time.monotonic()
