@@ -99,10 +99,13 @@ def singular_vector_overlap(source: Tensor, target: Tensor) -> Overlap:
     return Overlap(*(cosine.sort(-1, descending=True).values.mean(0) for cosine in (left, right)))
 
 
-def device_difference(npnet: GoldenNet, noise: Tensor, prompt: Tensor, device: torch.device) -> float:
+def device_difference(
+    npnet: GoldenNet, noise: Tensor, prompt: Tensor, device: torch.device, prompt_mask: Tensor | None = None
+) -> float:
     """The largest difference between golden noise computed on the CPU and on ``device``; arguments as for
     :func:`npnet_core.golden.golden_noise`."""
     cpu, other = (
-        golden_noise(copy.deepcopy(npnet).to(place), noise.cpu(), prompt) for place in (torch.device("cpu"), device)
+        golden_noise(copy.deepcopy(npnet).to(place), noise.cpu(), prompt, prompt_mask)
+        for place in (torch.device("cpu"), device)
     )
     return (cpu - other).abs().max().item()

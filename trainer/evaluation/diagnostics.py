@@ -70,8 +70,9 @@ def diagnose(
             found["singular vectors shared, left"] = overlap.left.mean().item()
             found["singular vectors shared, right"] = overlap.right.mean().item()
         if base.device.type == "cuda" and not isinstance(npnet, Adapter):  # of which half is the base model
+            some = prompts[:COMPARED]
             found["largest difference CPU - GPU"] = device_difference(
-                npnet, noise[:COMPARED], prompts.prompt_embeds[:COMPARED], base.device
+                npnet, noise[:COMPARED], some.prompt_embeds, base.device, some.prompt_mask
             )
         if pairs is not None:
             found[f"explained of {dataset.name}"] = explained_of(base, npnet, *pairs)

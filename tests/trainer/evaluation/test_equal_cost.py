@@ -17,7 +17,7 @@ PREDICTIONS = {"standard": 10, "net": 10, "inversion": 22, "cfg-3-first-1": 11, 
 CONTROL = "wrong-prompt-net"
 
 
-def run(gains: dict[str, float], metrics=("judge", "other"), predictions=PREDICTIONS, **about) -> dict:
+def run(gains: dict[str, float], metrics=("judge", "other"), predictions=PREDICTIONS, **more) -> dict:
     rng = np.random.default_rng(0)
     luck = rng.normal(0, 1, 60)
     rows = [
@@ -31,8 +31,8 @@ def run(gains: dict[str, float], metrics=("judge", "other"), predictions=PREDICT
         for method in gains
         if method in predictions
     ]
-    about = {"methods": dict.fromkeys(gains, ""), "metrics": dict.fromkeys(metrics, {}), "cost": cost, **about}
-    return summarise(rows, {"nets": {"net": {}}} | about)
+    about = {"methods": dict.fromkeys(gains, ""), "metrics": {each: {} for each in metrics}}
+    return summarise(rows, {"nets": {"net": {}}, "cost": cost} | about | more)
 
 
 def test_the_best_that_costs_no_more():
