@@ -15,6 +15,7 @@ from trainer.bases.sampling import (
     check_guidance,
     decode,
     denoiser,
+    encode_images,
     evaluations,
     generate,
     levels,

@@ -208,6 +208,13 @@ def decode(base: Base, latents: Tensor, *, batch: int = 4) -> Tensor:
     return torch.cat([_images(base.decode_latents(chunk).float().cpu()) for chunk in latents.split(batch)])
 
 
+def encode_images(base: Base, images: Tensor, *, batch: int = 4) -> Tensor:
+    """The way back: images [B, H, W, 3] in 0..1 → their likeliest latents [B, C, h, w], fp32, on the CPU."""
+    take_turn(base, "vae")
+    pictures = 2 * images.movedim(-1, 1) - 1
+    return torch.cat([base.encode_images(chunk).float().cpu() for chunk in pictures.split(batch)])
+
+
 def _images(decoded: Tensor) -> Tensor:
     """[B, 3, H, W] in -1..1 → [B, H, W, 3] in 0..1."""
     return (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)

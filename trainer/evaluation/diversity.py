@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer import bases
 from trainer.bases import Base
 from trainer.data.images import read_images, text_hash
 from trainer.data.jsonl import append_jsonl
@@ -69,7 +70,7 @@ def measures_of(base: Base) -> list[Measure]:
     """Those that need nothing but the base model, whose autoencoder encodes where it is."""
     return [
         Measure("pixels", lambda images: images, rms),
-        Measure("latents", lambda images: base.encode_images(2 * images.movedim(-1, 1) - 1), rms),
+        Measure("latents", lambda images: bases.encode_images(base, images, batch=len(images)), rms),
     ]
 
 

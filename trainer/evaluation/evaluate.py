@@ -32,6 +32,7 @@ from typing import NamedTuple
 from npnet_core.architectures import GoldenNet
 from npnet_core.errors import InputError
 from npnet_core.preference import KINDS, Scorer
+from trainer import bases
 from trainer.bases import Base
 from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.collecting.scorers import LazyScorer
@@ -45,7 +46,7 @@ from trainer.evaluation.draws import draw
 from trainer.evaluation.folder import claim, facts, suffix, write_json
 from trainer.evaluation.generate import make_images
 from trainer.evaluation.methods import Method, check_methods, choose_methods
-from trainer.evaluation.offload import free_memory, offloaded
+from trainer.evaluation.offload import offloaded
 from trainer.evaluation.pictures import batches, every_picture
 from trainer.evaluation.sampling_settings import Setting
 from trainer.evaluation.score import is_scored, score_with
@@ -141,7 +142,7 @@ def evaluate(
     with offloaded(base, npnets.values()):
         if dino is not None and any(key("dino", group) not in apart for group in groups):
             measure(dino.load(base.device), groups, out, distances, apart, batch)
-            free_memory(base.device)
+            bases.free_memory(base.device)
         chunks = batches(mine, settings, chosen, batch)
         for each in scorers:
             if not all(is_scored(each.kind, chunk, known) for chunk in chunks):
