@@ -6,6 +6,7 @@ from .dataset import NPNetSavePair
 from .golden import NPNetLoad, NPNetModelPatch, NPNetNoise
 from .preference import NPNetHPSFilter, NPNetPickBest, NPNetScorerLoad
 from .redenoise import NPNetRedenoisePair
+from .redenoise_patch import NPNetRedenoisePatch
 from .replacements import register_replacements
 
 
@@ -19,6 +20,7 @@ class NPNetExtension(ComfyExtension):
             NPNetNoise,
             NPNetModelPatch,
             NPNetRedenoisePair,
+            NPNetRedenoisePatch,
             NPNetScorerLoad,
             NPNetHPSFilter,
             NPNetPickBest,

@@ -7,74 +7,93 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..npnet_core.config import Config
 from ..npnet_core.errors import InputError
-
-FAMILY_NAMES = {
-    "sdxl": "SDXL",
-    "hunyuan-dit": "HunyuanDiT",
-    "sd1": "Stable Diffusion 1.x",
-    "sd2": "Stable Diffusion 2.x",
-}
-FAMILY_BY_WIDTH = {2048: "sdxl", 768: "sd1", 1024: "sd2"}
+from .families import FAMILIES, Base, base_of, family_of, model_title, title
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where sampling starts, which decides what part of a conditioning acts there.
+    """Where sampling starts, which decides what part of a conditioning acts there and for which base model.
 
     Args:
-        size: of the latent in cells, (height, width).
+        base: what is known of the base model.
         sigma: of the first step.
         percent_to_sigma: the model's, share of sampling 0 … 1 → sigma.
     """
 
-    size: tuple[int, ...]
+    base: Base
     sigma: float
     percent_to_sigma: Callable[[float], float]
 
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Of the latent in cells: (height, width), or (1, height, width) of a film of one frame; () if not known."""
+        return (self.base.shape or ())[2:]
 
-def start_at(model_sampling, sigmas: Tensor, size: tuple[int, ...]) -> Start:
-    """The start of sampling with a model on a schedule."""
-    return Start(size, float(sigmas[0]), model_sampling.percent_to_sigma)
+
+def start_at(model: ModelPatcher, sigmas: Tensor, shape: tuple[int, ...]) -> Start:
+    """The start of sampling noise of this shape with a model on a schedule."""
+    percent_to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+    return Start(base_of(model, shape), float(sigmas[0]), percent_to_sigma)
 
 
-def at_full_noise(size: tuple[int, ...]) -> Start:
+def at_full_noise(shape: tuple[int, ...] | None = None) -> Start:
     """The start of a whole schedule, of whatever model: only what begins at 0 is active."""
-    return Start(size, 1.0, lambda percent: math.inf if percent <= 0 else 0.0)
+    return Start(Base(shape), 1.0, lambda percent: math.inf if percent <= 0 else 0.0)
 
 
 def positive_of(conds: dict[str, list]) -> list | None:
     """The positive prompt among a guider's conditionings: ``positive``, else the first key that ends so, else None."""
-    names = ("positive", *(name for name in conds if name.endswith("positive")))
+    return _named("positive", conds)
+
+
+def negative_of(conds: dict[str, list]) -> list | None:
+    """The negative prompt among a guider's conditionings, likewise."""
+    return _named("negative", conds)
+
+
+def _named(end: str, conds: dict[str, list]) -> list | None:
+    names = (end, *(name for name in conds if name.endswith(end)))
     return next((conds[name] for name in names if name in conds), None)
 
 
-def prompt_embeds(conditioning: list, config: Config, start: Start) -> Tensor:
-    """The prompt embedding that belongs to the start of sampling: [B, T, D] for a net of this config.
+def prompt_of(conditioning: list, config: Config, start: Start) -> tuple[Tensor, Tensor | None]:
+    """The prompt that belongs to the start of sampling: embedding [B, T, D] for a net of this config, and its mask
+    [B, T] bool if it has one.
 
     Raises:
-        InputError: as :func:`starting_entry`, and if the embedding is another family's.
+        InputError: as :func:`starting_entry`, and if the embedding or the model is another family's.
     """
     entry = starting_entry(conditioning, start)
-    embeds, family = without_values(entry["cross_attn"]), family_of(entry)
-    expected = FAMILY_NAMES.get(config.family, config.family)
-    if config.family in FAMILY_NAMES and family != config.family:
-        came = FAMILY_NAMES.get(family, "another base model's")
-        raise InputError(
-            f"The conditioning is {came} ({embeds.shape[2]} wide), this NPNet was trained for {expected} "
-            f"({config.prompt_dim} wide): use the text encoder of a {expected} checkpoint, or your model's NPNet."
-        )
+    embeds, expected = without_values(entry["cross_attn"]), title(config.family)
+    if config.family in FAMILIES:
+        came = family_of(entry, Base())
+        if came != config.family:
+            raise InputError(
+                f"The conditioning is {title(came)} ({embeds.shape[2]} wide), this NPNet was trained for {expected} "
+                f"({config.prompt_dim} wide): use the text encoder of a {expected} checkpoint, or your model's NPNet."
+            )
+        if family_of(entry, start.base) is None:
+            raise InputError(
+                f"The model is {model_title(start.base)}, this NPNet was trained for {expected}: use a {expected} "
+                "checkpoint, or your model's NPNet."
+            )
     if embeds.shape[2] != config.prompt_dim:
         raise InputError(
             f"The conditioning is {embeds.shape[2]} wide, this NPNet was trained for {expected} "
             f"({config.prompt_dim} wide): use the text encoder of that base model."
         )
-    if family == "hunyuan-dit":
-        return embeds[:, : config.prompt_tokens]  # BERT's part is padded to the length of mT5's, not in whole chunks
-    return embeds
+    if config.family == "hunyuan-dit":
+        # BERT's part is padded to the length of mT5's, not in whole chunks; its nets have always seen the padding
+        return embeds[:, : config.prompt_tokens], None
+    mask = entry.get("attention_mask")
+    if mask is not None and mask.shape != embeds.shape[:2]:
+        mask = None  # of one of several prompts that were joined: ConditioningConcat leaves it as it is
+    return embeds, None if mask is None else mask != 0
 
 
 def without_values(embeds: Tensor) -> Tensor:
@@ -87,13 +106,13 @@ def without_values(embeds: Tensor) -> Tensor:
 
 
 def base_family(conditioning: list, start: Start) -> str:
-    """The family of the text encoder that made a conditioning; of an unknown one its width, as ``4096 wide``.
+    """The family of a conditioning and of the model it is sampled with; of an unknown one its width, as ``4096 wide``.
 
     Raises:
         InputError: as :func:`starting_entry`.
     """
     entry = starting_entry(conditioning, start)
-    return family_of(entry) or f"{entry['cross_attn'].shape[2]} wide"
+    return family_of(entry, start.base) or f"{entry['cross_attn'].shape[2]} wide"
 
 
 def starting_entry(conditioning: list, start: Start) -> dict:
@@ -181,15 +200,3 @@ def covers(entry: dict, size: tuple[int, ...]) -> bool:
     if shares:  # rounded as in resolve_areas_and_cond_masks_multidim of comfy/samplers.py
         sides, corner = ([round(a * n) for a, n in zip(part, cells, strict=False)] for part in (sides, corner))
     return not any(corner) and all(side >= n for side, n in zip(sides, cells, strict=False))
-
-
-def family_of(entry: dict) -> str | None:
-    """The base model family whose text encoder made an entry; None for one that no NPNet family is known for.
-
-    SD 2.x and HunyuanDiT's BERT are both 1024 wide; only the latter has an mT5 embedding beside it. SDXL and AuraFlow
-    are both 2048 wide; only the former has a pooled embedding.
-    """
-    if "conditioning_mt5xl" in entry:
-        return "hunyuan-dit"
-    family = FAMILY_BY_WIDTH.get(entry["cross_attn"].shape[2])
-    return None if family == "sdxl" and entry.get("pooled_output") is None else family

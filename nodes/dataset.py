@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..npnet_core.errors import InputError
 from ..npnet_core.npd import Manifest, NPDWriter, dataset_folder
+from .latents import image_noise
 from .redenoise import NoisePair, PairSocket
 from .versions import known, search_aliases
 
@@ -58,13 +59,16 @@ class NPNetSavePair(io.ComfyNode):
             inversion_cfg=noise_pair.inversion_cfg,
             inversion=noise_pair.inversion,
             rounds=noise_pair.rounds,
+            guidance=noise_pair.guidance,
+            redenoised_with=noise_pair.redenoised_with,
             recorded={"base_model": base_model, "sampling": sampling},
         )
+        source, target = image_noise(noise_pair.source), image_noise(noise_pair.target)
         with NPDWriter(folder, manifest, worker="comfyui") as writer:
             new = [
                 writer.add(
-                    noise_pair.source[i],
-                    noise_pair.target[i],
+                    source[i],
+                    target[i],
                     prompt=prompt,
                     seed=noise_pair.seed,
                     item=item,

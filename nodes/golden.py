@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass
 
 import comfy.model_management
@@ -11,7 +10,6 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -19,9 +17,11 @@ from ..npnet_core.checkpoint import load_npnet
 from ..npnet_core.config import Config
 from ..npnet_core.errors import InputError
 from ..npnet_core.golden import LONG_PROMPT, check_noise, check_strength, golden_noise
-from .conditioning import at_full_noise, positive_of, prompt_embeds, start_at
+from .conditioning import at_full_noise, positive_of, prompt_of, start_at
 from .folders import add_model_folder, fingerprint, list_files, model_path
+from .latents import NESTED, image_noise
 from .notice import notify
+from .start_patch import GOLDEN, patched, starts_from_noise
 from .versions import known, search_aliases
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,7 @@ FOLDER = "npnet"
 add_model_folder(FOLDER, "npnets")  # other packs' users keep theirs in models/npnets
 
 NPNetSocket = io.Custom("NPNET")
-WRAPPER_KEY = "npnet"  # of the model patch among a model's OUTER_SAMPLE wrappers
 ACTIVATIONS = 200 * 2**20  # bytes, more than a pass needs beside the weights (benchmarks/apply.py prints it)
-NESTED = "A nested latent came, [batch, channels, height, width] was expected: golden noise is for images only."
 
 
 @dataclass(frozen=True)
@@ -45,25 +43,30 @@ class LoadedNPNet:
     def config(self) -> Config:
         return self.patcher.model.config
 
-    def golden_noise(self, noise: Tensor, prompt: Tensor, strength: float, long_prompt: str) -> Tensor:
-        """As :func:`npnet_core.golden.golden_noise`, for a prompt of any batch; also raises the user's interrupt."""
-        prompt = comfy.utils.repeat_to_batch_size(prompt, len(noise))  # as sampling does
+    def golden_noise(
+        self, noise: Tensor, prompt: tuple[Tensor, Tensor | None], strength: float, long_prompt: str
+    ) -> Tensor:
+        """As :func:`npnet_core.golden.golden_noise`, for a prompt of any batch and noise of one frame too; also raises
+        the user's interrupt."""
+        embeds, mask = (  # repeated as sampling does it
+            None if part is None else comfy.utils.repeat_to_batch_size(part, len(noise)) for part in prompt
+        )
         comfy.model_management.throw_exception_if_processing_interrupted()
         comfy.model_management.load_models_gpu([self.patcher], memory_required=ACTIVATIONS)
-        return golden_noise(
+        golden = golden_noise(
             self.patcher.model,
-            noise,
-            prompt,
+            image_noise(noise),
+            embeds,
+            mask,
             strength=strength,
             long_prompt=long_prompt,
             device=self.patcher.load_device,
         )
+        return golden.reshape(noise.shape)
 
     def check_noise(self, noise: Tensor) -> None:
         """Raise InputError for noise that this net cannot take."""
-        if noise.is_nested:
-            raise InputError(NESTED)
-        check_noise(noise, self.config.channels)
+        check_noise(image_noise(noise), self.config.channels)
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class GoldenNoise:
         self.npnet.check_noise(noise)
         if not noise.any():
             return noise
-        prompt = prompt_embeds(self.conditioning, self.npnet.config, at_full_noise(noise.shape[2:]))
+        prompt = prompt_of(self.conditioning, self.npnet.config, at_full_noise(noise.shape))
         return self.npnet.golden_noise(noise, prompt, self.strength, self.long_prompt)
 
 
@@ -112,20 +115,10 @@ class GoldenStart:
                 "left as it is: for golden noise, sample with a positive prompt."
             )
         else:
-            start = start_at(model_sampling, sigmas, noise.shape[2:])
-            prompt = prompt_embeds(positive, self.npnet.config, start)
+            start = start_at(guider.model_patcher, sigmas, noise.shape)
+            prompt = prompt_of(positive, self.npnet.config, start)
             noise = self.npnet.golden_noise(noise, prompt, self.strength, self.long_prompt)
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-
-
-def starts_from_noise(model_sampling, sigmas: Tensor, latent_image: Tensor) -> bool:
-    """Whether nothing but noise is there at the first step: full noise level, or an empty latent.
-
-    The empty latent counts by itself because the ``ddim_uniform`` schedule never begins at the highest sigma.
-    """
-    # as Sampler.max_denoise, which packs replace by what wants a model at work
-    sigma, highest = float(sigmas[0]), float(model_sampling.sigma_max)
-    return sigma > highest or math.isclose(sigma, highest, rel_tol=1e-5) or not latent_image.any()
 
 
 STRENGTH = io.Float.Input(
@@ -202,7 +195,7 @@ class NPNetNoise(io.ComfyNode):
     @classmethod
     def execute(cls, npnet: LoadedNPNet, noise, conditioning, strength: float, long_prompt: str) -> io.NodeOutput:
         check_strength(strength)
-        prompt_embeds(conditioning, npnet.config, at_full_noise(()))  # refused here, not on the sampler
+        prompt_of(conditioning, npnet.config, at_full_noise())  # refused here, not on the sampler
         return io.NodeOutput(GoldenNoise(npnet, noise, conditioning, strength, long_prompt))
 
 
@@ -230,6 +223,4 @@ class NPNetModelPatch(io.ComfyNode):
     @classmethod
     def execute(cls, model: ModelPatcher, npnet: LoadedNPNet, strength: float, long_prompt: str) -> io.NodeOutput:
         check_strength(strength)
-        model = model.clone()
-        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, GoldenStart(npnet, strength, long_prompt))
-        return io.NodeOutput(model)
+        return io.NodeOutput(patched(model, GOLDEN, GoldenStart(npnet, strength, long_prompt)))

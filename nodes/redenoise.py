@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
-import comfy.model_management
-import comfy.model_sampling
 import comfy.sample
-import comfy.samplers
 import comfy.utils
 import latent_preview
-import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..npnet_core.errors import InputError
-from ..npnet_core.redenoising import INVERSIONS, INVERSIONS_HELP, Level, check_levels, evaluations, redenoise
+from ..npnet_core.redenoising import INVERSIONS, INVERSIONS_HELP, evaluations
 from .conditioning import base_family, start_at
-from .golden import WRAPPER_KEY
+from .latents import image_noise
+from .redenoising import RedenoisingGuider, noise_levels, redenoised, redenoiser
 from .versions import known, search_aliases
 
 PairSocket = io.Custom("NOISE_PAIR")
@@ -47,12 +44,13 @@ class NoisePair:
     """A NOISE_PAIR: a batch of source and target noises, how they were made, and what preference models made of them.
 
     Args:
-        source, target: [B, C, H, W] each, unit variance.
+        source, target: of unit variance, [B, C, H, W] each, or as the model holds images (:mod:`.latents`).
         seed: the source's.
         items: [B], which noise of the seed's stream each one is.
         base_family: of the prompt, as in :class:`npnet_core.config.Config`.
         sigmas: the noise levels that it was made between, noisiest first, one more than steps were taken down.
         cfg, inversion_cfg, rounds, inversion: as in :func:`npnet_core.redenoising.redenoise`.
+        guidance, redenoised_with: as in :class:`npnet_core.npd.Manifest`.
         scores: scorer → raw scores of source and target images, [B] each.
         kept: [B], whether every filter so far prefers the target.
     """
@@ -68,121 +66,78 @@ class NoisePair:
     rounds: int
     inversion: str
     kept: tuple[bool, ...]
+    guidance: str = "cfg"
+    redenoised_with: str | None = None
     scores: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
-def noise_levels(model_sampling, sigmas: Tensor, inversion: str, depth: int) -> list[Level]:
-    """The levels that re-denoising needs: the first sigmas, and for ``released`` the level one step further down.
-
-    Raises:
-        InputError: as :func:`npnet_core.redenoising.check_levels`.
-    """
-    level = Level.flow if isinstance(model_sampling, comfy.model_sampling.CONST) else Level.exploding
-    levels = [level(float(sigma)) for sigma in sigmas[: depth + 1]]
-    if inversion != "released":
-        check_levels(levels, inversion, depth)
-    else:
-        check_levels(levels)
-        check_levels([*levels, Level.exploding(0.0)], inversion, depth)  # a flow model has no timesteps to count
-        first, second = (float(model_sampling.timestep(sigma)) for sigma in sigmas[:2])
-        if 2 * second - first < 0:
-            raise InputError(
-                f"Inversion 'released' needs a third timestep, but {first:g} and {second:g} leave none below: use a "
-                "schedule of more steps, or 'exact'."
-            )
-        levels.append(level(float(model_sampling.sigma(torch.tensor(2 * second - first)))))
-    return levels
-
-
-def noise_for(x: Tensor, model_sampling, sigma: Tensor, latent_image: Tensor, max_denoise: bool) -> Tensor:
-    """The noise from which sampling starts at exactly x.
-
-    ``noise_scaling`` is affine in the noise, so probing it with 0 and 1 is enough: x = a·noise + b.
-
-    Raises:
-        InputError: for a model whose start does not depend on the noise.
-    """
-
-    def start(noise: Tensor) -> Tensor:
-        return model_sampling.noise_scaling(sigma, noise, latent_image, max_denoise)
-
-    b = start(torch.zeros_like(x))
-    a = start(torch.ones_like(x)) - b
-    if not (a.abs() > 1e-6).all():
-        raise InputError(
-            "This model does not start from the noise it is given, so no noise starts it at a re-denoised latent: use "
-            "an ordinary text-to-image model."
-        )
-    return (x - b) / a
-
-
 def redenoise_pair(
-    model: ModelPatcher, positive, negative, noise, sigmas: Tensor, latent: dict, depth: int, options: dict
+    model: ModelPatcher,
+    positive: list,
+    negative: list,
+    noise,
+    sigmas: Tensor,
+    latent: dict,
+    options: dict,
+    sibling: ModelPatcher | None = None,
 ) -> NoisePair:
-    """Re-denoise through a guider, so that LoRAs, ControlNets, areas, masks and hooks act as they do in sampling.
+    """The pair of a noise and what re-denoising makes of it.
 
     Args:
         noise: a NOISE.
-        sigmas: a schedule, of which the first values are read, one more than ``depth``.
+        sigmas: a schedule, of which the first values are read, one more than the depth.
         latent: a LATENT.
-        depth: how many steps are taken down, and as many back.
-        options: cfg, inversion_cfg, rounds and inversion of :func:`npnet_core.redenoising.redenoise`.
+        options: cfg, inversion_cfg, rounds, inversion and depth of :func:`npnet_core.redenoising.redenoise`.
+        sibling: the model that re-denoises in its place, if one does.
     """
-    model_sampling = model.get_model_object("model_sampling")
-    sigmas = sigmas[: depth + 1]
-    levels = noise_levels(model_sampling, sigmas, options["inversion"], depth)
-    model = model.clone()
-    model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY)  # the source is the noise as it came
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(positive, negative)
-
-    total = evaluations(options["rounds"], options["inversion"], depth)
-    preview = latent_preview.prepare_callback(model, total)
-    result = {}
-
-    def sampler_function(model_k, x, sigmas, extra_args=None, callback=None, disable=None):
-        done = 0
-
-        def denoise(x: Tensor, level: Level, cfg: float) -> Tensor:
-            nonlocal done
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            guider.set_cfg(cfg)
-            denoised = model_k(x, x.new_full((len(x),), level.t), **extra_args)
-            preview(done, denoised, x, total)
-            done += 1
-            return denoised
-
-        x0 = model_k.latent_image
-        target = redenoise(denoise, x.float(), levels, depth=depth, **options).target
-        max_denoise = sampler.max_denoise(guider, sigmas)
-        result["target"] = noise_for(target, model_sampling, sigmas[0], x0, max_denoise).cpu()
-        return target
-
-    sampler = comfy.samplers.KSAMPLER(sampler_function)
+    noise_levels(model.get_model_object("model_sampling"), sigmas, options["inversion"], options["depth"])
     samples = fixed_empty(model, latent)
-    family = base_family(positive, start_at(model_sampling, sigmas, samples.shape[2:]))
+    family = base_family(positive, start_at(model, sigmas, samples.shape))
+    guider = RedenoisingGuider(
+        redenoiser(model, sibling, family), positive, negative, options["cfg"], options["inversion_cfg"]
+    )
     source = noise.generate_noise({**latent, "samples": samples})
+    image_noise(source)  # refuses what is no image
     if not source.any():
         raise InputError("All-zero noise came, which has no better noise beside it: connect RandomNoise.")
-    guider.sample(
+    total = evaluations(options["rounds"], options["inversion"], options["depth"])
+    preview = latent_preview.prepare_callback(model, total)
+    target = redenoised(
+        guider,
         source,
         samples,
-        sampler,
         sigmas,
+        options,
+        lambda done, denoised, x: preview(done, denoised, x, total),
         denoise_mask=latent.get("noise_mask"),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=noise.seed,
     )
+    depth = options.pop("depth")
     return NoisePair(
         source=source,
-        target=result["target"].to(source.dtype),
+        target=target,
         seed=noise.seed,
         items=tuple(latent.get("batch_index", range(len(source)))),
         base_family=family,
-        sigmas=tuple(sigmas.tolist()),
+        sigmas=tuple(sigmas[: depth + 1].tolist()),
         kept=(True,) * len(source),
+        guidance="embedding" if guider.embedding else "cfg",
+        redenoised_with=sibling and weights_checksum(sibling),
         **options,
     )
+
+
+def weights_checksum(model: ModelPatcher) -> str:
+    """What tells a model from others of its shape: a checksum over its vectors.
+
+    LoRAs on it stay out of it.
+    """
+    digest = hashlib.sha256()
+    for weight in model.model.diffusion_model.parameters():
+        if weight.ndim == 1:
+            digest.update(weight.detach()[:32].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def fixed_empty(model: ModelPatcher, latent: dict) -> Tensor:
@@ -192,10 +147,18 @@ def fixed_empty(model: ModelPatcher, latent: dict) -> Tensor:
     return fix(model, latent["samples"], **known(fix, **ratios))
 
 
+GUIDANCE = {"min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01}
+REDENOISE_MODEL = io.Model.Input(
+    "redenoise_model",
+    optional=True,
+    tooltip="Only for a distilled model (Turbo, schnell): the undistilled model that it was made of, which re-denoises "
+    "in its place.",
+)
+
+
 class NPNetRedenoisePair(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        guidance = {"min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01}
         return io.Schema(
             node_id="NPNetRedenoisePair",
             display_name="Re-denoise Pair",
@@ -218,8 +181,8 @@ class NPNetRedenoisePair(io.ComfyNode):
                     "change.",
                 ),
                 io.Latent.Input("latent_image", tooltip="The latent that both noises will be sampled with."),
-                io.Float.Input("cfg", default=5.5, tooltip="Guidance of the denoising step.", **guidance),
-                io.Float.Input("inversion_cfg", default=1.0, tooltip="Guidance of the inversion step.", **guidance),
+                io.Float.Input("cfg", default=5.5, tooltip="Guidance of the denoising step.", **GUIDANCE),
+                io.Float.Input("inversion_cfg", default=1.0, tooltip="Guidance of the inversion step.", **GUIDANCE),
                 io.Int.Input(
                     "rounds",
                     default=1,
@@ -245,6 +208,7 @@ class NPNetRedenoisePair(io.ComfyNode):
                     "targets that won more often in our measurements, at guidance 1 only.",
                     **known(io.Int.Input, advanced=True),
                 ),
+                REDENOISE_MODEL,
             ],
             outputs=[
                 io.Noise.Output(display_name="source", tooltip="The source noise, for SamplerCustomAdvanced."),
@@ -254,6 +218,9 @@ class NPNetRedenoisePair(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, noise, sigmas, latent_image, depth=1, **options) -> io.NodeOutput:
-        pair = redenoise_pair(model, positive, negative, noise, sigmas, latent_image, depth, options)
+    def execute(
+        cls, model, positive, negative, noise, sigmas, latent_image, depth=1, redenoise_model=None, **options
+    ) -> io.NodeOutput:
+        options["depth"] = depth
+        pair = redenoise_pair(model, positive, negative, noise, sigmas, latent_image, options, redenoise_model)
         return io.NodeOutput(FixedNoise(pair.source, pair.seed), FixedNoise(pair.target, pair.seed), pair)

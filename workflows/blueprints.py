@@ -18,7 +18,7 @@ class Blueprint(NamedTuple):
 
 
 def golden_noise_ksampler() -> Blueprint:
-    npnet = node("NPNetLoad", npnet_name=Given("npnet_name"), file=SDXL_NPNET, color=OURS)
+    npnet = node("NPNetLoad", npnet_name=Given("npnet_name"), files=(SDXL_NPNET,), color=OURS)
     patched = node(
         "NPNetModelPatch",
         model=Given("model"),
@@ -57,7 +57,7 @@ def golden_noise_ksampler() -> Blueprint:
 
 
 def best_of_n() -> Blueprint:
-    scorer = node("NPNetScorerLoad", scorer_name=Given("scorer_name"), kind="auto", file=HPS, color=OURS)
+    scorer = node("NPNetScorerLoad", scorer_name=Given("scorer_name"), kind="auto", files=(HPS,), color=OURS)
     prompt = node("PrimitiveStringMultiline", value=Given("prompt"), title="Prompt", color="green", box=(300, 80))
     positive = node("CLIPTextEncode", clip=Given("clip"), text=prompt, color="green", box=(300, 0))
     negative = node("CLIPTextEncode", clip=Given("clip"), text=Given("negative"), color="red", box=(300, 50))

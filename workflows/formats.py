@@ -33,6 +33,7 @@ APP_INPUTS = {  # what App mode lets one set, in this order
     "PrimitiveStringMultiline": ["value"],
     "CLIPTextEncode": ["text"],
     "EmptyLatentImage": ["width", "height", "batch_size"],
+    "EmptySD3LatentImage": ["width", "height", "batch_size"],
     "RandomNoise": ["noise_seed"],
     "PrimitiveInt": ["value"],
     "KSampler": ["seed"],
@@ -260,8 +261,9 @@ def _canvas_node(at, number: int, links: dict[Any, Link], outer: Node | None, de
     properties = {}
     if not definition and node.type not in CANVAS_ONLY:
         properties = {"Node name for S&R": node.type, **(OUR_NODES if node.type.startswith("NPNet") else CORE_NODES)}
-    if node.file:
-        properties["models"] = [{key: getattr(node.file, key) for key in ("name", "url", "directory")}]
+    if node.files:
+        keys = ("name", "url", "directory")
+        properties["models"] = [{key: getattr(file, key) for key in keys} for file in node.files]
     return {
         "id": number,
         "type": definition["id"] if definition else node.type,

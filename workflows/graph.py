@@ -34,13 +34,17 @@ SIGNATURES = {
     "BasicScheduler": "model:MODEL | scheduler:COMBO steps:INT denoise:FLOAT | SIGMAS",
     "CFGGuider": "model:MODEL positive:CONDITIONING negative:CONDITIONING | cfg:FLOAT | GUIDER",
     "CheckpointLoaderSimple": "| ckpt_name:COMBO | MODEL CLIP VAE",
+    "CLIPLoader": "| clip_name:COMBO type:COMBO device:COMBO | CLIP",
     "CLIPTextEncode": "clip:CLIP | text:STRING | CONDITIONING",
     "ConditioningZeroOut": "conditioning:CONDITIONING | | CONDITIONING",
+    "DualCLIPLoader": "| clip_name1:COMBO clip_name2:COMBO type:COMBO device:COMBO | CLIP",
     "EmptyLatentImage": "| width:INT height:INT batch_size:INT | LATENT",
+    "EmptySD3LatentImage": "| width:INT height:INT batch_size:INT | LATENT",
     "KSampler": "model:MODEL positive:CONDITIONING negative:CONDITIONING latent_image:LATENT"
     " | seed:INT control_after_generate steps:INT cfg:FLOAT sampler_name:COMBO scheduler:COMBO denoise:FLOAT | LATENT",
     "KSamplerSelect": "| sampler_name:COMBO | SAMPLER",
     "MarkdownNote": "| text:STRING |",
+    "ModelSamplingAuraFlow": "model:MODEL | shift:FLOAT | MODEL",
     "NPNetHPSFilter": "scorer:NPNET_SCORER source_images:IMAGE target_images:IMAGE noise_pair:NOISE_PAIR"
     " | prompt:STRING margin:FLOAT | pair:NOISE_PAIR kept:BOOLEAN source_scores:FLOAT target_scores:FLOAT"
     " preferred:IMAGE report:STRING",
@@ -50,8 +54,11 @@ SIGNATURES = {
     "NPNetPickBest": "scorer:NPNET_SCORER images:IMAGE latents:LATENT | prompt:STRING k:INT"
     " | best:IMAGE best_latents:LATENT indices:INT scores:FLOAT",
     "NPNetRedenoisePair": "model:MODEL positive:CONDITIONING negative:CONDITIONING noise:NOISE sigmas:SIGMAS"
-    " latent_image:LATENT | cfg:FLOAT inversion_cfg:FLOAT rounds:INT inversion:COMBO depth:INT"
+    " latent_image:LATENT redenoise_model:MODEL"
+    " | cfg:FLOAT inversion_cfg:FLOAT rounds:INT inversion:COMBO depth:INT"
     " | source:NOISE target:NOISE pair:NOISE_PAIR",
+    "NPNetRedenoisePatch": "model:MODEL redenoise_model:MODEL"
+    " | cfg:FLOAT inversion_cfg:FLOAT depth:INT inversion:COMBO | model:MODEL",
     "NPNetSavePair": "noise_pair:NOISE_PAIR | prompt:STRING dataset:STRING base_model:STRING sampling:STRING"
     " | report:STRING",
     "NPNetScorerLoad": "| scorer_name:COMBO kind:COMBO | scorer:NPNET_SCORER",
@@ -62,22 +69,25 @@ SIGNATURES = {
     "SamplerCustomAdvanced": "noise:NOISE guider:GUIDER sampler:SAMPLER sigmas:SIGMAS latent_image:LATENT"
     " | | output:LATENT denoised_output:LATENT",
     "SaveImage": "images:IMAGE | filename_prefix:STRING |",
+    "UNETLoader": "| unet_name:COMBO weight_dtype:COMBO | MODEL",
     "VAEDecode": "samples:LATENT vae:VAE | | IMAGE",
+    "VAELoader": "| vae_name:COMBO | VAE",
 }
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file on Hugging Face that a loader needs, and its folder below models/."""
+    """A file on Hugging Face that a loader needs, its folder below models/, and the one that it is in there, if any."""
 
     name: str
     repo: str
     directory: str
     size: str
+    folder: str = ""
 
     @property
     def url(self) -> str:
-        return f"https://huggingface.co/{self.repo}/resolve/main/{self.name}"
+        return f"https://huggingface.co/{self.repo}/resolve/main/{self.folder}{self.name}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +110,7 @@ class Node:
     inputs: dict[str, Any]
     title: str
     color: str
-    file: ModelFile | None
+    files: tuple[ModelFile, ...]
     width: int
     room: int  # height for the text or picture inside
     inside: Subgraph | None = None
@@ -158,7 +168,7 @@ def node(
     *,
     title: str = "",
     color: str = "",
-    file: ModelFile | None = None,
+    files: tuple[ModelFile, ...] = (),
     box: tuple[int, int] = (270, 0),
     **inputs: Any,
 ) -> Node:
@@ -169,7 +179,7 @@ def node(
     signature = _signature(SIGNATURES[node_type])
     if unknown := inputs.keys() - {*signature.sockets, *signature.widgets}:
         raise TypeError(f"{node_type} has no input {', '.join(sorted(unknown))}")
-    return Node(node_type, signature, _linked(inputs), title, color, file, *box)
+    return Node(node_type, signature, _linked(inputs), title, color, files, *box)
 
 
 def subgraph(
@@ -191,7 +201,7 @@ def subgraph(
         kinds[name] = theirs[taken_as]
     outputs = _linked(outputs)
     signature = Signature(sockets, widgets, {name: output.type for name, output in outputs.items()})
-    return Node("", signature, _linked(inputs), title, "", None, *box, Subgraph(layout, outputs))
+    return Node("", signature, _linked(inputs), title, "", (), *box, Subgraph(layout, outputs))
 
 
 def nodes_of(layout: Layout) -> list[Node]:

@@ -77,6 +77,14 @@ def help_of_redenoise_pair() -> Layout:
     return row(column(checkpoint, prompt, negative, noise, sigmas, latent), column(pair, *samplers))
 
 
+def help_of_redenoise_patch() -> Layout:
+    checkpoint = node("CheckpointLoaderSimple", ckpt_name="sdxl.safetensors", box=NARROW)
+    settings = {name: value for name, value in REDENOISE.items() if name != "rounds"}
+    patched = node("NPNetRedenoisePatch", model=checkpoint, **settings, color=OURS, box=NARROW)
+    sampling = {"seed": 0, "steps": 10, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    return row(checkpoint, column(patched, node("KSampler", model=patched, **sampling, box=NARROW)))
+
+
 def help_of_scorer_load() -> Layout:
     scorer = load_scorer(color=OURS)
     best = node("NPNetPickBest", scorer=scorer, prompt=PROMPT, k=1, box=REPORT)
@@ -131,6 +139,7 @@ HELP = {
     "NPNetNoise": help_of_noise,
     "NPNetModelPatch": help_of_model_patch,
     "NPNetRedenoisePair": help_of_redenoise_pair,
+    "NPNetRedenoisePatch": help_of_redenoise_patch,
     "NPNetScorerLoad": help_of_scorer_load,
     "NPNetHPSFilter": help_of_hps_filter,
     "NPNetPickBest": help_of_pick_best,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from workflows.graph import Given, ModelFile, Node, Output, node, subgraph
 from workflows.layout import column, group, row
 
@@ -14,6 +16,24 @@ DREAMSHAPER_NPNET = ModelFile("dreamshaper.safetensors", NPNETS, "npnet", "122 M
 HUNYUAN_NPNET = ModelFile("dit.safetensors", NPNETS, "npnet", "119 MB")
 HPS = ModelFile("HPS_v2.1_compressed.pt", "xswu/HPSv2", "preference", "2.0 GB")
 
+# The files that ComfyUI's own templates name.
+Z_REPO, KREA, QWEN = "Comfy-Org/z_image_turbo", "Comfy-Org/Krea-2", "Comfy-Org/Qwen-Image_ComfyUI"
+DIFFUSION, TEXT_ENCODERS = "split_files/diffusion_models/", "split_files/text_encoders/"
+FLUX_VAE = ModelFile("ae.safetensors", Z_REPO, "vae", "335 MB", "split_files/vae/")
+QWEN_VAE = ModelFile("qwen_image_vae.safetensors", QWEN, "vae", "254 MB", "split_files/vae/")
+QWEN_3 = ModelFile("qwen_3_4b.safetensors", Z_REPO, "text_encoders", "8.0 GB", TEXT_ENCODERS)
+SD35 = ModelFile("sd3.5_large_fp8_scaled.safetensors", "Comfy-Org/stable-diffusion-3.5-fp8", "checkpoints", "14.9 GB")
+Z_IMAGE = ModelFile("z_image_bf16.safetensors", "Comfy-Org/z_image", "diffusion_models", "12.3 GB", DIFFUSION)
+Z_IMAGE_TURBO = ModelFile("z_image_turbo_bf16.safetensors", Z_REPO, "diffusion_models", "12.3 GB", DIFFUSION)
+FLUX_DEV = ModelFile("flux1-dev.safetensors", "Comfy-Org/flux1-dev", "diffusion_models", "23.8 GB")
+CLIP_L = ModelFile("clip_l.safetensors", "comfyanonymous/flux_text_encoders", "text_encoders", "246 MB")
+T5_XXL = ModelFile("t5xxl_fp16.safetensors", "comfyanonymous/flux_text_encoders", "text_encoders", "9.8 GB")
+QWEN_IMAGE = ModelFile("qwen_image_2512_fp8_e4m3fn.safetensors", QWEN, "diffusion_models", "20.4 GB", DIFFUSION)
+QWEN_25_VL = ModelFile("qwen_2.5_vl_7b_fp8_scaled.safetensors", QWEN, "text_encoders", "9.4 GB", TEXT_ENCODERS)
+KREA_2 = ModelFile("krea2_raw_fp8_scaled.safetensors", KREA, "diffusion_models", "13.1 GB", "diffusion_models/")
+QWEN_3_VL = ModelFile("qwen3vl_4b_fp8_scaled.safetensors", KREA, "text_encoders", "5.2 GB", "text_encoders/")
+KREA_VAE = ModelFile("qwen_image_vae.safetensors", KREA, "vae", "254 MB", "vae/")
+
 # The paper's settings for SDXL.
 REDENOISE = {"cfg": 5.5, "inversion_cfg": 1.0, "rounds": 1, "inversion": "exact", "depth": 1}
 
@@ -24,15 +44,58 @@ PICTURE = (300, 280)  # a node that shows one, or whatever stands in a column wi
 
 
 def load_checkpoint(file: ModelFile) -> Node:
-    return node("CheckpointLoaderSimple", ckpt_name=file.name, file=file)
+    return node("CheckpointLoaderSimple", ckpt_name=file.name, files=(file,))
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Loaders that give together what one checkpoint gives: MODEL, CLIP and VAE."""
+
+    nodes: tuple[Node, ...]
+    outputs: dict[str, Output]
+    files: tuple[ModelFile, ...]
+
+    def __getitem__(self, name: str) -> Output:
+        return self.outputs[name]
+
+
+def load_whole(file: ModelFile) -> Stack:
+    checkpoint = load_checkpoint(file)
+    return Stack((checkpoint,), {name: checkpoint[name] for name in ("MODEL", "CLIP", "VAE")}, (file,))
+
+
+def load_model(file: ModelFile, title: str = "") -> Node:
+    return node("UNETLoader", unet_name=file.name, weight_dtype="default", files=(file,), title=title)
+
+
+def load_parts(
+    model: ModelFile, vae: ModelFile, text: tuple[ModelFile, ...], kind: str, shift: float | None = None
+) -> Stack:
+    """The loaders of ComfyUI's own templates: a diffusion model, one or two text encoders of a `kind`, a VAE.
+
+    `shift` is of ModelSamplingAuraFlow, where those templates have it.
+    """
+    loaded = load_model(model)
+    chosen = {"type": kind, "device": "default", "files": text}
+    if len(text) == 1:
+        clip = node("CLIPLoader", clip_name=text[0].name, **chosen)
+    else:
+        clip = node("DualCLIPLoader", clip_name1=text[0].name, clip_name2=text[1].name, **chosen)
+    decoder = node("VAELoader", vae_name=vae.name, files=(vae,))
+    nodes, used = [loaded, clip, decoder], loaded
+    if shift is not None:
+        used = node("ModelSamplingAuraFlow", model=loaded, shift=shift)
+        nodes.insert(1, used)
+    outputs = {"MODEL": Output(used, 0), "CLIP": Output(clip, 0), "VAE": Output(decoder, 0)}
+    return Stack(tuple(nodes), outputs, (model, *text, vae))
 
 
 def load_npnet(file: ModelFile) -> Node:
-    return node("NPNetLoad", npnet_name=file.name, file=file, color=OURS)
+    return node("NPNetLoad", npnet_name=file.name, files=(file,), color=OURS)
 
 
 def load_scorer(file: ModelFile) -> Node:
-    return node("NPNetScorerLoad", scorer_name=file.name, kind="auto", file=file, color=OURS)
+    return node("NPNetScorerLoad", scorer_name=file.name, kind="auto", files=(file,), color=OURS)
 
 
 def prompt_text(prompt: str) -> Node:
@@ -53,8 +116,8 @@ def no_prompt(positive: Node) -> Node:
     return node("ConditioningZeroOut", conditioning=positive, title="No prompt", color="red")
 
 
-def square_latent() -> Node:
-    return node("EmptyLatentImage", width=1024, height=1024, batch_size=1, title="Size")
+def square_latent(kind: str = "EmptyLatentImage", side: int = 1024) -> Node:
+    return node(kind, width=side, height=side, batch_size=1, title="Size")
 
 
 def next_seed() -> Node:
@@ -73,7 +136,9 @@ def golden_noise(npnet: Node, noise: Node, positive: Node) -> Node:
     )
 
 
-def redenoise_pair(checkpoint: Node, positive: Node, negative: Node, noise: Node, sigmas: Node, latent: Node) -> Node:
+def redenoise_pair(
+    checkpoint: Node | Stack, positive: Node, negative: Node, noise: Node, sigmas: Node, latent: Node, **changes: float
+) -> Node:
     return node(
         "NPNetRedenoisePair",
         model=checkpoint["MODEL"],
@@ -82,7 +147,7 @@ def redenoise_pair(checkpoint: Node, positive: Node, negative: Node, noise: Node
         noise=noise,
         sigmas=sigmas,
         latent_image=latent,
-        **REDENOISE,
+        **{**REDENOISE, **changes},
         color=OURS,
     )
 
@@ -90,7 +155,7 @@ def redenoise_pair(checkpoint: Node, positive: Node, negative: Node, noise: Node
 def sample_each(
     noises: dict[str, Node | Output],
     *,
-    checkpoint: Node,
+    checkpoint: Node | Stack,
     positive: Node,
     negative: Node,
     latent: Node,

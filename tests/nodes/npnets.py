@@ -6,7 +6,16 @@ from pathlib import Path
 
 import torch
 
-PROMPT_DIM = {"sdxl": 2048, "hunyuan-dit": 1024}
+SHAPES = {  # width of a prompt's token, channels of a latent
+    "sdxl": (2048, 4),
+    "hunyuan-dit": (1024, 4),
+    "sd3": (4096, 16),
+    "flux": (4096, 16),
+    "z-image": (2560, 16),
+    "qwen-image": (3584, 16),
+    "krea-2": (30720, 16),
+    "anima": (1024, 16),
+}
 
 
 def save_tiny_npnet(pack, base: Path, family: str = "sdxl", seed: int = 0, arch: str = "npnet") -> str:
@@ -15,10 +24,11 @@ def save_tiny_npnet(pack, base: Path, family: str = "sdxl", seed: int = 0, arch:
 
     `pack` is the fixture, so that the net is made of the classes that ComfyUI has loaded.
     """
-    core = pack.npnet_core
-    given = {"family": family, "prompt_dim": PROMPT_DIM[family], "resolution": 16}
+    core, (width, channels) = pack.npnet_core, SHAPES[family]
+    given = {"family": family, "prompt_dim": width, "resolution": 16, "channels": channels}
     if arch == "unet":
-        config = core.config.UNetConfig(**given, widths=(32, 64))
+        narrow = core.config.narrow_prompt(width)
+        config = core.config.UNetConfig(**given, widths=(32, 64), prompt_width=narrow)
     else:
         swin = {"swin_size": 32, "swin_dim": 24, "swin_depths": (1, 1), "swin_heads": (1, 2), "swin_window": 4}
         config = core.config.NPNetConfig(**given, **swin, **core.config.MENDED)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from tests.nodes.errors import NodeFailed, PromptRefused
 
-START_SECONDS = 120
+START_SECONDS = 300
 
 
 @dataclass(frozen=True)

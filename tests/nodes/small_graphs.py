@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def small_graphs(npnet: str, scorer: str) -> dict[str, dict]:
-    """Graphs in API format in which all of our nodes stand, by what they do: patch, noise, pair, filter, best.
+    """Graphs in API format in which all of our nodes stand, by what they do: patch, redenoise, noise, pair and so on.
 
     `npnet` and `scorer` are names of files for the loaders.
     """
@@ -56,6 +56,14 @@ def small_graphs(npnet: str, scorer: str) -> dict[str, dict]:
         "patch": {
             "patch": ("NPNetModelPatch", {"model": ["model", 0], "npnet": ["npnet", 0], **golden}),
             "sampled": ("KSampler", sampled),
+            "end": ("PreviewAny", {"source": ["sampled", 0]}),
+        },
+        "redenoise": {
+            "patch": (
+                "NPNetRedenoisePatch",
+                {"model": ["model", 0], "cfg": 5.5, "inversion_cfg": 1.0, "depth": 1, "inversion": "exact"},
+            ),
+            "sampled": ("KSampler", sampled | {"steps": 2}),
             "end": ("PreviewAny", {"source": ["sampled", 0]}),
         },
         "noise": {

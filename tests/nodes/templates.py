@@ -16,6 +16,20 @@ NOTES = ("Note", "MarkdownNote")  # on the canvas only
 WIDGETS = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool, "COMBO": object}
 CONTROLS = ("fixed", "increment", "decrement", "randomize")  # what happens to a seed after a run
 TITLE_HEIGHT = 30  # pixels above a node's `pos`
+LOADERS = {  # and what stands for them
+    "CheckpointLoaderSimple": "TinyTestFlow",
+    "UNETLoader": "TinyTestFlowModel",
+    "CLIPLoader": "TinyTestFlowClip",
+    "DualCLIPLoader": "TinyTestFlowClip",
+    "VAELoader": "TinyTestFlowVae",
+}
+FLOW_FILES = {  # part of a file's name → family of the tiny pack's FLOW
+    "z_image": "z-image",
+    "flux1": "flux",
+    "qwen_image_2512": "qwen-image",
+    "krea2": "krea-2",
+    "sd3.5": "sd3",
+}
 GIVEN, RESULT = -10, -20  # the ends of a subgraph
 
 
@@ -336,6 +350,12 @@ def without_meta(prompt: dict) -> dict:
     return {node_id: {key: node[key] for key in ("class_type", "inputs")} for node_id, node in prompt.items()}
 
 
+def flow_family(prompt: dict) -> str | None:
+    """The family of the tiny pack's FLOW whose files a graph in API format loads, if any."""
+    named = [str(node["inputs"]).lower() for node in prompt.values() if node["class_type"] in LOADERS]
+    return next((family for name, family in FLOW_FILES.items() if any(name in inputs for inputs in named)), None)
+
+
 def with_tiny_models(prompt: dict, values: dict[str, dict] | None = None) -> dict:
     """The graph with tiny models for its checkpoints.
 
@@ -343,8 +363,12 @@ def with_tiny_models(prompt: dict, values: dict[str, dict] | None = None) -> dic
     `EmptyLatentImage`.
     """
     prompt = copy.deepcopy(prompt)
+    family = flow_family(prompt)
     for node in prompt.values():
-        if node["class_type"] == "CheckpointLoaderSimple":
+        if family and node["class_type"] in LOADERS:
+            seed = int("turbo" in str(node["inputs"]))  # weights of its own beside its sibling's
+            node["class_type"], node["inputs"] = LOADERS[node["class_type"]], {"family": family, "seed": seed}
+        elif node["class_type"] == "CheckpointLoaderSimple":
             hunyuan = "hunyuan" in node["inputs"]["ckpt_name"].lower()
             node["class_type"] = "TinyTestHunyuanDiT" if hunyuan else "TinyTestModel"
             node["inputs"] = {"seed": 0}

@@ -26,7 +26,7 @@ AURA_FLOW = [[torch.randn(1, 256, 2048), {"pooled_output": None}]]  # T5, as wid
 
 @pytest.fixture(scope="module")
 def prompt_embeds(pack):
-    """prompt_embeds for the published net of a family, or for one of our own."""
+    """The embedding that prompt_of gives for the published net of a family, or for one of our own."""
     config = pack.npnet_core.config
     own = {
         "sd1": config.NPNetConfig(family="sd1", prompt_dim=768),
@@ -35,8 +35,8 @@ def prompt_embeds(pack):
     }
 
     def prompt_embeds(cond, family="sdxl", start=None):
-        start = start or pack.nodes.conditioning.at_full_noise((12, 10))
-        return pack.nodes.conditioning.prompt_embeds(cond, (config.PUBLISHED | own)[family], start)
+        start = start or pack.nodes.conditioning.at_full_noise((1, 4, 12, 10))
+        return pack.nodes.conditioning.prompt_of(cond, (config.PUBLISHED | own)[family], start)[0]
 
     return prompt_embeds
 
@@ -69,8 +69,8 @@ def test_hunyuan_dit_is_cut(prompt_embeds, tokens):
     [
         (conditioning("sd1"), "sdxl", "Stable Diffusion 1.x (768 wide)", "SDXL (2048 wide)"),
         (conditioning("sd2"), "sdxl", "Stable Diffusion 2.x (1024 wide)", "SDXL (2048 wide)"),
-        (conditioning("sd3"), "sdxl", "another base model's (4096 wide)", "SDXL (2048 wide)"),
-        (conditioning("flux"), "sdxl", "another base model's (4096 wide)", "SDXL (2048 wide)"),
+        (conditioning("sd3"), "sdxl", "Stable Diffusion 3.x (4096 wide)", "SDXL (2048 wide)"),
+        (conditioning("flux"), "sdxl", "FLUX.1 (4096 wide)", "SDXL (2048 wide)"),
         (REFINER, "sdxl", "another base model's (1280 wide)", "SDXL (2048 wide)"),
         (AURA_FLOW, "sdxl", "another base model's (2048 wide)", "SDXL (2048 wide)"),
         (conditioning("hunyuan_dit"), "sdxl", "HunyuanDiT (1024 wide)", "SDXL (2048 wide)"),
@@ -167,7 +167,8 @@ def test_who_acts_at_the_start_and_where_is_as_comfyui_weighs_it(pack, options, 
     """Against the weights that sampling's first step gives to an entry, from wherever on the schedule it starts."""
     if clip := options.pop("clip", None):
         options |= {"clip_start_percent": clip[0], "clip_end_percent": clip[1]}
-    model_sampling = MODELS[model_type].get_model_object("model_sampling")
+    model = MODELS[model_type]
+    model_sampling = model.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(model_sampling, "normal", 10)[step:]
     x = torch.zeros(1, 4, 12, 10)
     inner_model = SimpleNamespace(model_sampling=model_sampling)
@@ -175,7 +176,7 @@ def test_who_acts_at_the_start_and_where_is_as_comfyui_weighs_it(pack, options, 
     comfy.samplers.resolve_areas_and_cond_masks_multidim(conds, x.shape[2:], "cpu")
     comfy.samplers.calculate_start_end_timesteps(inner_model, conds)
     weighed = comfy.samplers.get_area_and_mult(conds[0], x, sigmas[:1])
-    ours, start = pack.nodes.conditioning, pack.nodes.conditioning.start_at(model_sampling, sigmas, x.shape[2:])
+    ours, start = pack.nodes.conditioning, pack.nodes.conditioning.start_at(model, sigmas, x.shape)
     assert ours.is_active(options, start) == (weighed is not None)
     if weighed is None:
         return

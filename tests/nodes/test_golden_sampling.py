@@ -519,6 +519,6 @@ def test_an_interrupt_before_the_net_runs(npnet, monkeypatch):
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         custom_sample(noise, tiny_sdxl(), POSITIVE, NEGATIVE, empty())
     assert passes == []
-    noise.npnet.golden_noise(source_noise(empty()), POSITIVE[0][0], 1.0, "truncate")  # the next run is well
+    noise.npnet.golden_noise(source_noise(empty()), (POSITIVE[0][0], None), 1.0, "truncate")  # the next run is well
     assert passes == [1]
     handle.remove()

@@ -143,7 +143,7 @@ def test_released_takes_the_third_level_one_step_below_the_second(pack):
     model = tiny_sdxl()
     sampling = model.get_model_object("model_sampling")
     sigmas = sampling.sigmas[[900, 800, 700]]
-    levels = pack.nodes.redenoise.noise_levels(sampling, sigmas[:2], "released", 1)
+    levels = pack.nodes.redenoising.noise_levels(sampling, sigmas[:2], "released", 1)
     assert [level.sigma for level in levels] == pytest.approx(sigmas.tolist(), rel=1e-6)
 
 
@@ -218,7 +218,7 @@ def test_our_own_model_patch_does_not_act_on_the_source(call, pack, comfy_base, 
     (npnet,) = call("NPNetLoad", npnet_name=save_tiny_npnet(pack, comfy_base))
     (patched,) = call("NPNetModelPatch", model=model, npnet=npnet, strength=1.0, long_prompt="truncate")
     assert torch.equal(pair_of(patched, empty())[2].target, pair_of(model, empty())[2].target)
-    key = pack.nodes.golden.WRAPPER_KEY
+    key = pack.nodes.start_patch.GOLDEN
     assert len(patched.get_wrappers("outer_sample", key)) == 1  # the user's model keeps its patch
 
 

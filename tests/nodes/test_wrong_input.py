@@ -95,7 +95,7 @@ def sample_given(model, noise: torch.Tensor, cond=POSITIVE) -> torch.Tensor:
     [
         ("sd1", "The conditioning is Stable Diffusion 1.x (768 wide), this NPNet was trained for SDXL (2048 wide)"),
         ("sd2", "The conditioning is Stable Diffusion 2.x (1024 wide), this NPNet was trained for SDXL (2048 wide)"),
-        ("sd3", "The conditioning is another base model's (4096 wide), this NPNet was trained for SDXL (2048 wide)"),
+        ("sd3", "The conditioning is Stable Diffusion 3.x (4096 wide), this NPNet was trained for SDXL (2048 wide)"),
         ("hunyuan_dit", "The conditioning is HunyuanDiT (1024 wide), this NPNet was trained for SDXL (2048 wide)"),
     ],
 )
@@ -129,10 +129,18 @@ def test_a_prompt_that_is_not_finite(refused, npnet, value):
 # ---- noise -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(1, 16, 12, 10), (1, 3, 12, 10), (1, 4, 5, 12, 10), (1, 16, 1, 12, 10), (4, 12, 10)])
-def test_latents_of_another_kind(refused, npnet, shape):
-    noise = torch.randn(shape)
-    words = f"Noise of shape {list(shape)} came, [batch, 4, height, width] was expected"
+@pytest.mark.parametrize(
+    ("shape", "came"),
+    [
+        ((1, 16, 12, 10), "shape [1, 16, 12, 10] came, [batch, 4, height, width] was expected"),
+        ((1, 3, 12, 10), "shape [1, 3, 12, 10] came, [batch, 4, height, width] was expected"),
+        ((1, 4, 5, 12, 10), "5 frames came, one frame was expected"),
+        ((1, 16, 1, 12, 10), "shape [1, 16, 12, 10] came, [batch, 4, height, width] was expected"),
+        ((4, 12, 10), "shape [4, 12, 10] came, [batch, 4, height, width] was expected"),
+    ],
+)
+def test_latents_of_another_kind(refused, npnet, shape, came):
+    noise, words = torch.randn(shape), f"Noise of {came}"
     refused(words, golden_node(npnet, noise=Given(noise)).generate_noise, {"samples": noise})
     (guider,) = call("BasicGuider", model=patched(npnet), conditioning=POSITIVE)
     sigmas, sampler = torch.tensor([14.7, 1.0, 0.0]), call("KSamplerSelect", sampler_name="euler")[0]

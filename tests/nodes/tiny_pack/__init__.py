@@ -17,9 +17,10 @@ if os.environ.get("DYNAMIC_MEMORY"):
 
 class TinyPack(ComfyExtension):
     async def get_node_list(self):
-        from .loaders import TinyTestHunyuanDiT, TinyTestModel
+        from . import loaders
 
-        return [TinyTestModel, TinyTestHunyuanDiT]
+        whole = [loaders.TinyTestModel, loaders.TinyTestHunyuanDiT, loaders.TinyTestFlow]
+        return [*whole, loaders.TinyTestFlowModel, loaders.TinyTestFlowClip, loaders.TinyTestFlowVae]
 
 
 async def comfy_entrypoint() -> TinyPack:

@@ -72,7 +72,7 @@ def seed_parameters(module: torch.nn.Module, seed: int, gain: float) -> None:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
-def _patcher(model: BaseModel, seed: int) -> ModelPatcher:
+def tiny_patcher(model: BaseModel, seed: int) -> ModelPatcher:
     seed_parameters(model.diffusion_model, seed, gain=0.5)
     return ModelPatcher(
         model.eval(),
@@ -90,7 +90,7 @@ def tiny_sdxl(seed: int = 0, model_type: ModelType = ModelType.EPS) -> ModelPatc
     config = comfy.supported_models.SDXL(SDXL_UNET)
     config.unet_config["num_head_channels"] = 32
     config.set_inference_dtype(torch.float32, None)
-    return _patcher(SDXL(config, model_type=model_type, device="cpu"), seed)
+    return tiny_patcher(SDXL(config, model_type=model_type, device="cpu"), seed)
 
 
 @with_weights()
@@ -98,7 +98,7 @@ def tiny_hunyuan_dit(seed: int = 0) -> ModelPatcher:
     """MODEL: HunyuanDiT 1.2's transformer, 64 wide and 4 blocks deep, reading BERT (1024) and mT5 (2048)."""
     config = comfy.supported_models.HunyuanDiT(HUNYUAN_DIT)
     config.set_inference_dtype(torch.float32, None)
-    return _patcher(HunyuanDiT(config, device="cpu"), seed)
+    return tiny_patcher(HunyuanDiT(config, device="cpu"), seed)
 
 
 def tiny_vae(seed: int = 0) -> comfy.sd.VAE:
