@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import threading
@@ -30,9 +31,11 @@ class Encoder:
 
     def __init__(self, base_name: str, *, family: str, device: torch.device, base_config: str | None = None):
         """Raises InputError as :func:`trainer.data.embeddings.load_text_encoder`."""
-        self._base = load_text_encoder(base_name, family=family, device=device, base_config=base_config)
+        base = load_text_encoder(base_name, family=family, device=device, base_config=base_config)
         for part in ("network", "vae"):
-            bases.move(self._base, part, "meta")  # which holds no weights
+            bases.move(base, part, "meta")  # which holds no weights
+        bases.move(base, "text", device)
+        self._base = dataclasses.replace(base, in_turns=False)  # nothing is left to take turns with
         gc.collect()
         self._turn = threading.Lock()
         self._seconds: list[float] = []

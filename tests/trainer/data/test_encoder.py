@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from npnet_core.checkpoint import load_npnet
 from npnet_core.errors import InputError
 from tests.tiny_fit import make_dataset, options
 from tests.tiny_pipelines import tiny_sd, tiny_sdxl, tiny_z_image
+from trainer import bases
 from trainer.commands.fit import run
 from trainer.data import encoder
 from trainer.data.embeddings import Embeddings, encode_missing
@@ -47,6 +49,19 @@ def test_a_fit_without_a_cache_writes_none_and_says_what_that_costs(tmp_path, mo
     ours, theirs = (load_npnet(tmp_path / out / "npnet.safetensors").state_dict() for out in ("without", "with"))
     for name, weight in theirs.items():
         torch.testing.assert_close(ours[name], weight, atol=1e-3, rtol=1e-3)
+
+
+def test_nothing_but_text_encoders_is_held(tmp_path, monkeypatch):
+    """Also on a GPU on which not even these leave room, where parts take turns otherwise."""
+    base = bases.load_base(tiny_sd(tmp_path / "base"))
+    in_turns = dataclasses.replace(base, in_turns=True)
+    monkeypatch.setattr(bases, "load_base", lambda *args, **options: in_turns)
+    embeds, _ = Encoder(base.source, family="sd", device=CPU).tokens(PROMPTS)
+    assert embeds.shape[0] == len(PROMPTS)
+    kinds = {
+        part: {weight.device.type for m in base.modules(part) for weight in m.parameters()} for part in bases.PARTS
+    }
+    assert kinds == {"text": {"cpu"}, "network": {"meta"}, "vae": {"meta"}}
 
 
 def test_another_family_is_refused(tmp_path):
