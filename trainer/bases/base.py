@@ -54,6 +54,7 @@ class Base(ABC):
     load_options: ClassVar[dict] = {}  # what loading the pipeline needs beside
     takes_additions: ClassVar[bool] = False  # whether LoRAs and ControlNets are supported
     takes_single_files: ClassVar[bool] = False  # whether single_file.py knows its layout
+    takes_network_files: ClassVar[bool] = False  # whether network_file.py reads its transformer
     presets: ClassVar[dict[str, Preset]] = {}  # settings worth recommending for collecting, the default first
 
     source: str

@@ -42,6 +42,7 @@ class Flow(Base):
 
     half = "bf16"  # activations of these transformers overflow fp16
     prediction = "flow_prediction"
+    takes_network_files = True
 
     @property
     def network(self) -> torch.nn.Module:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import safetensors
@@ -25,7 +26,15 @@ WEIGHTS = re.compile(
 SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")  # all else that a pipeline reads: configs, vocabularies, …
 
 
-def load_folder(cls: type, folder: Path, index: dict, dtype: torch.dtype, source: str, **options) -> Any:
+def load_folder(
+    cls: type,
+    folder: Path,
+    index: dict,
+    dtype: torch.dtype,
+    source: str,
+    given: Mapping[str, nn.Module] = MappingProxyType({}),
+    **options,
+) -> Any:
     """A pipeline whose parts are read from safetensors.
 
     Args:
@@ -33,13 +42,15 @@ def load_folder(cls: type, folder: Path, index: dict, dtype: torch.dtype, source
         folder: where :func:`find_folder` found it.
         index: what its ``model_index.json`` says.
         source: what the user named.
+        given: parts that were read from elsewhere, by name.
         options: of the class's ``from_pretrained``.
 
     Raises:
         InputError: weights are missing, quantised or left over.
         OSError, ValueError, RuntimeError: what the loaders raise otherwise.
     """
-    parts = {name: load_part(class_of(index, name), folder, dtype, source, name) for name in weighted(index)}
+    names = [name for name in weighted(index) if name not in given]
+    parts = {name: load_part(class_of(index, name), folder, dtype, source, name) for name in names} | dict(given)
     return cls.from_pretrained(folder, local_files_only=True, **parts, **options)
 
 

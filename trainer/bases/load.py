@@ -13,10 +13,11 @@ from torch import nn
 from npnet_core.errors import InputError
 from trainer.bases.base import PARTS, Base
 from trainer.bases.families import FAMILIES
-from trainer.bases.folder import find_folder, load_folder, load_part, weighted
+from trainer.bases.folder import class_of, find_folder, load_folder, load_part, weighted
 from trainer.bases.load_errors import loading
 from trainer.bases.lora import add_lora
 from trainer.bases.memory import settle
+from trainer.bases.network_file import load_network_file
 from trainer.bases.single_file import load_single_file
 from trainer.distributed import find_device
 
@@ -40,8 +41,9 @@ def load_base(
     """Load a base model of one of :data:`trainer.bases.families.FAMILIES`.
 
     Args:
-        source: a diffusers folder, a single-file checkpoint (of an SD or SDXL), or a hub id (``owner/name``), which
-            is fetched if the hub's cache does not have it yet. Folders and hub ids are read from safetensors only.
+        source: a diffusers folder, a single file (an SD or SDXL; of a flow model the transformer alone), or a hub id
+            (``owner/name``), which is fetched if the hub's cache does not have it yet. Folders and hub ids are read
+            from safetensors only.
         config: for a single file only, which holds neither tokenizer nor settings: a diffusers folder or hub id of a
             model of the same kind.
         device: where the network predicts, and where its parts go, on a GPU that does not hold them together each in
@@ -74,17 +76,22 @@ def load_base(
     family = find_family(described, index)
     precision = precision or ("fp32" if device.type == "cpu" else family.half)
     dtype = PRECISIONS[precision]
-    if single_file and not family.takes_single_files:
+    if single_file and not (family.takes_single_files or family.takes_network_files):
         raise InputError(
             f"{source} is a single file, but {family.title} is read from diffusers folders: name a folder."
         )
     cls = getattr(diffusers, family.pipeline)
     with loading(source):
-        if single_file:
+        named = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
+        settings = [name for name in named if name.startswith(("tokenizer", "scheduler"))]
+        if single_file and family.takes_network_files:
+            others = [name for name in weighted(index) if name not in PARTS["network"]]
+            folder = find_folder(described, others, settings)
+            network = load_network_file(class_of(index, "transformer"), Path(source), folder, dtype)
+            pipe = load_folder(cls, folder, index, dtype, described, {"transformer": network}, **family.load_options)
+        elif single_file:
             pipe = load_single_file(cls, Path(source), described, dtype, **family.load_options)
         else:
-            named = [name for name, value in index.items() if isinstance(value, list) and value[0] is not None]
-            settings = [name for name in named if name.startswith(("tokenizer", "scheduler"))]
             folder = find_folder(source, weighted(index), settings)
             pipe = load_folder(cls, folder, index, dtype, str(source), **family.load_options)
     if pipe.vae.config.get("force_upcast") and precision != "fp32":

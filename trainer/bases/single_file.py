@@ -52,9 +52,7 @@ def load_single_file(cls: type, path: Path, config: str, dtype: torch.dtype, **o
     """
     from diffusers.loaders.single_file_utils import load_single_file_checkpoint
 
-    with path.open("rb") as file:
-        if file.read(4) == b"GGUF":
-            raise _quantised(path, "as a GGUF file")
+    check_not_gguf(path)
     tensors, metadata = load_single_file_checkpoint(str(path)), read_metadata(path)
     check_weights(path, tensors, metadata)
     check_whole(path, tensors)
@@ -64,11 +62,18 @@ def load_single_file(cls: type, path: Path, config: str, dtype: torch.dtype, **o
             str(path), config=config, dtype=dtype, local_files_only=Path(config).is_dir(), **options
         )
     except NotImplementedError as error:  # weights that the file lacks have no data, and diffusers moves them
-        raise _incomplete(path, "its UNet or autoencoder") from error
+        raise incomplete(path, "its UNet or autoencoder") from error
     check_all_filled(path, pipe)
     check_all_read(path, tensors, pipe)
     pipe.scheduler.register_to_config(**settings)  # which levels are made from
     return pipe
+
+
+def check_not_gguf(path: Path) -> None:
+    """Raise InputError for a GGUF file."""
+    with path.open("rb") as file:
+        if file.read(4) == b"GGUF":
+            raise _quantised(path, "as a GGUF file")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -154,10 +159,11 @@ def check_all_filled(path: Path, pipe: Any) -> None:
         if isinstance(module, nn.Module):
             empty = next((name for name, weight in module.named_parameters() if weight.is_meta), None)
             if empty is not None:
-                raise _incomplete(path, f"its {part} ({empty})")
+                raise incomplete(path, f"its {part} ({empty})")
 
 
-def _incomplete(path: Path, part: str) -> InputError:
+def incomplete(path: Path, part: str) -> InputError:
+    """What to raise for a file without some of the weights of a part."""
     return InputError(f"{path} lacks weights of {part}: get it again, or name the config of a model of the same kind.")
 
 
