@@ -32,6 +32,7 @@ from trainer.bases import (
     decode,
     denoiser,
     encode,
+    encode_images,
     evaluations,
     fingerprint,
     initial_noise,
@@ -322,6 +323,15 @@ def test_align_your_steps_like_the_pipeline(folders, sdxl):
     assert_equal(sample(sdxl, noise, encode(sdxl, PROMPTS), schedule, 5.5), expected)
     with pytest.raises(InputError, match="no ays spacing for a sdxl model with sampler ddim"):
         levels(sdxl, Schedule("ddim", 10, "ays"))
+
+
+@torch.no_grad()
+def test_pictures_are_encoded_and_decoded_as_the_autoencoder_does_it(base):
+    images = torch.rand(2, HEIGHT, WIDTH, 3)
+    latents = encode_images(base, images, batch=1)
+    assert tuple(latents.shape) == (2, *latent_shape(base, HEIGHT, WIDTH))
+    expected = base.pipe.vae(2 * images.movedim(-1, 1) - 1, sample_posterior=False).sample
+    assert_equal(decode(base, latents), (expected / 2 + 0.5).clamp(0, 1).movedim(1, -1))
 
 
 def test_decodes_like_the_pipeline(folders, kind, base):
