@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # room → what it may import besides the standard library, at the top of a file or anywhere in it
 CORE = {"npnet_core", "torch", "numpy", "einops", "safetensors"}
 TRAINER = CORE | {"trainer", "tqdm", "PIL", "tomli", "jinja2", "markupsafe"}
-NODES = CORE | {"nodes", "comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "server"}
+NODES = CORE | {"nodes", "comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "server", "tqdm"}
 AT_TOP = {"npnet_core": CORE, "trainer": TRAINER, "nodes": NODES}
 INSIDE = {
     "npnet_core": CORE | {"transformers", "ftfy", "huggingface_hub"},
