@@ -39,10 +39,6 @@ class StableDiffusion3(Flow):
         return self.network.config.patch_size
 
     @property
-    def size(self) -> int:
-        return self.network.config.sample_size * self.pixels
-
-    @property
     def prompt_dim(self) -> int:
         return self.network.config.joint_attention_dim
 

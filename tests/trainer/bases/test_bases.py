@@ -442,8 +442,10 @@ def test_the_first_prediction_can_be_shared(sdxl, sampler, known):
     assert_equal(ours, expected, 1e-4)
 
 
-def test_sharing_works_for_v_prediction(bases):
-    base, schedule = bases["sd2"], Schedule("ddim", 3)
+@pytest.mark.parametrize("kind", ["sd2", *FLOW])
+def test_sharing_works_for_other_predictions(bases, kind):
+    base, schedule = bases[kind], KINDS[kind].schedule(3)
+    assert shares_first(base, schedule)
     prompts, noise = encode(base, PROMPTS), noise_of(base)
     first = denoiser(base, prompts)(noise, levels(base, schedule)[0], 5.5)
     expected = sample(base, noise, prompts, schedule, 5.5)
@@ -571,7 +573,7 @@ def test_folders_of_the_fp16_variant(folders, tmp_path):
 # Devices and memory
 
 
-@pytest.mark.parametrize("kind", ["sdxl", "hunyuan-dit", "sd"])
+@pytest.mark.parametrize("kind", ["sdxl", "hunyuan-dit", "sd", *FLOW])
 def test_half_precision(folders, bases, kind):
     """Latents stay in fp32; an autoencoder that overflows does too."""
     base = load_base(folders[kind], precision="bf16")
@@ -579,7 +581,7 @@ def test_half_precision(folders, bases, kind):
     assert base.pipe.vae.dtype == (torch.bfloat16 if kind == "sd" else torch.float32)
     noise = noise_of(base)
     latents, expected = (
-        sample(model, noise, encode(model, PROMPTS), Schedule("ddim", 2), 3.0) for model in (base, bases[kind])
+        sample(model, noise, encode(model, PROMPTS), KINDS[kind].schedule(2), 3.0) for model in (base, bases[kind])
     )
     assert latents.dtype == torch.float32
     assert (latents - expected).std() < 0.1 * expected.std()

@@ -243,6 +243,7 @@ def test_sigmas_that_do_not_fall(changed, entries):
     [
         ("model_index.json", {"_class_name": "ZImageInpaintPipeline"}, "of the class ZImageInpaintPipeline, with "),
         ("model_index.json", {"text_encoder": [None, None]}, r"lacks a part .* text_encoder \(Qwen3Model\): get the"),
+        ("model_index.json", {"_class_name": "FluxKontextPipeline"}, "of the class FluxKontextPipeline, with "),
         ("model_index.json", {"scheduler": ["diffusers", "DDIMScheduler"]}, "uses DDIMScheduler, but only FlowMatch"),
         ("scheduler/scheduler_config.json", {"stochastic_sampling": True}, "without stochastic_sampling"),
     ],

@@ -188,6 +188,20 @@ def test_everything_of_a_batch_is_one_call(tmp_path, base):
     assert rows == [8, 4, 8, 16, 4, 2, 4, 8]
 
 
+def test_sdxl_turbo_is_a_preset_of_sdxl(tmp_path, models, capsys):
+    """Its images without guidance; its pairs are made with SDXL and SDXL's guidance, one row of which is unguided."""
+    argv = command(models, tmp_path / "set", "--preset", "sdxl-turbo", "--limit", "2")
+    argv[argv.index("--base") + 1] = str(models / "sdxl")
+    assert main(argv) == 2
+    assert "has its guidance built in" in capsys.readouterr().err
+    assert main([*argv, "--redenoise-with", str(models / "sdxl")]) == 0
+    reader = NPDReader(tmp_path / "set", verify=True)
+    assert (reader.manifest.cfg, reader.manifest.inversion_cfg, reader.manifest.guidance) == (5.5, 1.0, "cfg")
+    assert reader.manifest.redenoised_with is not None
+    recorded = reader.manifest.recorded
+    assert (recorded["sampler"], recorded["redenoised_with_model"]) == ("euler-ancestral", str(models / "sdxl"))
+
+
 def test_every_scorer_is_loaded_once(tmp_path, models, monkeypatch):
     loaded = []
     load = scorers.load_scorer
