@@ -21,8 +21,8 @@ def cost_of(about: Mapping, setting: str, method: str) -> dict | None:
 
 
 def selecting_metrics(about: Mapping) -> list[str]:
-    """The metrics that had a hand in what they now measure: by which noises or pairs were chosen, or settings, as
-    ``about["selecting"]`` says. What they show of such a method may be flattery."""
+    """The metrics that had a hand in what they now measure: those that chose noises or pairs, that nets were trained on,
+    and whatever else ``about["selecting"]`` names. What they show of such a method may be flattery."""
     named = [
         *about.get("selecting", ()),
         *(baseline.judge for name in about.get("methods", ()) if (baseline := read_baseline(name)) is not None),
@@ -32,9 +32,15 @@ def selecting_metrics(about: Mapping) -> list[str]:
 
 
 def selected_by(net: Mapping | None) -> list[str]:
-    """The scorers that chose a net's pairs, as its file says."""
-    selection = json.loads((net or {}).get("npnet.selection", "{}"))
-    return [each for each in selection.get("scorers") or () if each != "none"]
+    """The scorers that chose a net's pairs or that it was trained on, as its file says."""
+    named = []
+    for entry in ("npnet.selection", "npnet.reward"):
+        try:
+            scorers = list(json.loads((net or {}).get(entry, "{}")).get("scorers") or ())
+        except (AttributeError, TypeError, ValueError):  # files are written by others, too
+            continue
+        named += [each for each in scorers if each != "none"]
+    return named
 
 
 def reporting_metric(about: Mapping, metrics: Sequence[str]) -> str:

@@ -173,7 +173,9 @@ def parting(results: dict) -> list[str]:
     if not selecting:
         return []
     names = listed([labels.title(results, each) for each in selecting])
-    chose = f"{names} had a hand in choosing noises, pairs or settings"
+    chose = (
+        f"{names} had a hand in what is compared: noises, pairs or settings were chosen by it, or nets trained on it"
+    )
     if not reporting:
         return [f"{chose}, and no other metric was run: the gains shown may be flattery."]
     report = listed([labels.title(results, each) for each in reporting])

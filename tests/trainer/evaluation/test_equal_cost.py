@@ -78,8 +78,10 @@ def test_where_nothing_was_counted_or_nothing_is_ours_no_word_is_said(about):
 
 def test_who_selected_is_read_from_nets_methods_and_what_the_run_says():
     nets = {"net": {"npnet.selection": json.dumps({"scorers": ["judge"]})}, "old": {}, "none": None}
-    metrics = {"other": {}, "judge": {}, "third": {}}
-    assert selecting_metrics({"nets": nets, "metrics": metrics}) == ["judge"]
-    assert selecting_metrics({"nets": nets, "metrics": metrics, "selecting": ["third"]}) == ["judge", "third"]
+    nets |= {"rewarded": {"npnet.reward": json.dumps({"scorers": {"fourth": 1.0}})}, "foreign": {"npnet.reward": "[1"}}
+    nets |= {"odd": {"npnet.selection": "[]", "npnet.reward": '{"scorers": 3}'}}
+    metrics = {"other": {}, "judge": {}, "third": {}, "fourth": {}}
+    assert selecting_metrics({"nets": nets, "metrics": metrics}) == ["judge", "fourth"]
+    assert selecting_metrics({"nets": nets, "metrics": metrics, "selecting": ["third"]}) == ["judge", "third", "fourth"]
     assert selecting_metrics({"methods": {"best-of-2-other": ""}, "metrics": metrics}) == ["other"]
     assert selecting_metrics({"nets": {"net": {"npnet.selection": json.dumps({"scorers": ["none"]})}}}) == []

@@ -272,7 +272,7 @@ def test_metrics_that_select_are_told_from_those_that_report(folder):
     shapes += [each | {"method": "best-of-2-shapes", "score": each["score"] + 3} for each in shapes]
     other = [each | {"metric": "other", "score": float(each["seed"])} for each in shapes]
     about = {"methods": {"best-of-2-shapes": "chosen"}, "metrics": {"shapes": {}, "other": {}}}
-    chose = "shapes had a hand in choosing noises, pairs or settings"
+    chose = "shapes had a hand in what is compared: noises, pairs or settings were chosen by it, or nets trained on it"
     assert conclusions.parting(summarise(shapes + other, about)) == [
         f"{chose}; other had none, and what is concluded here rests on it.",
         "They part on no method.",  # of six pairs nothing is significant
