@@ -21,8 +21,8 @@ def cost_of(about: Mapping, setting: str, method: str) -> dict | None:
 
 
 def selecting_metrics(about: Mapping) -> list[str]:
-    """The metrics that had a hand in what they now measure: those that chose noises or pairs, that nets were trained on,
-    and whatever else ``about["selecting"]`` names. What they show of such a method may be flattery."""
+    """The metrics that had a hand in what they now measure: those that chose noises or pairs or that nets were trained
+    on, and whatever else ``about["selecting"]`` names. What they show of such a method may be flattery."""
     named = [
         *about.get("selecting", ()),
         *(baseline.judge for name in about.get("methods", ()) if (baseline := read_baseline(name)) is not None),
