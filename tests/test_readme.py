@@ -23,7 +23,7 @@ from npnet_core.preference.files import CONFIG, KIND
 from npnet_core.tensorfile import write_tensors
 from tests.offline import attempts, run_offline
 from tests.seeded import small_net
-from tests.tiny_pipelines import WORDS, clip_vocabulary, tiny_sdxl
+from tests.tiny_pipelines import WORDS, clip_vocabulary, tiny_sd, tiny_sdxl
 from tests.tiny_scorers import HPS_CONFIG, hps_state
 from trainer.commands.cli import COMMANDS
 
@@ -33,7 +33,14 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 # Added to a command so that it ends in seconds.
 SMALL_FIT = "--swin-size 16 --swin-dim 8 --swin-depths 1 --swin-heads 2 --swin-window 4 --epochs 2 --margin -1"
-SMALLER = {"fit": SMALL_FIT, "collect": "--seeds 0 1", "evaluate": "--limit 2 --steps 2", "sample": "--steps 2"}
+SMALL_REWARD = "--widths 32 --epochs 1 --height 64 --width 64"
+SMALLER = {
+    "fit": SMALL_FIT,
+    "fit reward": SMALL_REWARD,
+    "collect": "--seeds 0 1",
+    "evaluate": "--limit 2 --steps 2",
+    "sample": "--steps 2",
+}
 LONG = ("demo",)  # minutes: tests/trainer/shapes/test_demo.py
 
 
@@ -58,6 +65,7 @@ def test_every_command_is_one_that_is_tested_here():
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     tiny_sdxl(folder / "sdxl-base")
+    tiny_sd(folder / "sd-turbo")
     (folder / "prompts.txt").write_text("".join(f"{a} {b}\n" for a in WORDS[:2] for b in WORDS[3:5]))
     npnet = folder / "models" / "npnet" / "sdxl.safetensors"
     npnet.parent.mkdir(parents=True)
@@ -96,7 +104,8 @@ def test_npnet(folder):
         if name in LONG:
             run_offline(["-m", "trainer", name, "--help"], folder, folder)
         else:
-            run_offline(["-m", "trainer", name, *arguments, *SMALLER.get(name, "").split()], folder, folder)
+            kind = f"{name} reward" if "reward" in arguments else name
+            run_offline(["-m", "trainer", name, *arguments, *SMALLER.get(kind, "").split()], folder, folder)
     assert attempts(folder) == []
     made = [line[-1] for line in of("npnet") if line[0] == "convert"]
     assert all((folder / name).is_file() for name in made)

@@ -70,7 +70,9 @@ class Options:
     reward_clip: float = option(Reward.reward_clip, "largest norm of an image's gradient by its golden noise")
     sampler: str = option(Reward.sampler, f"of the images, one of {', '.join(SAMPLERS)}")
     denoising_steps: int = option(Reward.denoising_steps, "of an image, 1 or 2")
-    spacing: str = option(Reward.spacing, f"of the steps, one of {', '.join(SPACINGS)}")
+    spacing: str | None = option(
+        None, f"of the steps, one of {', '.join(SPACINGS)} (default: trailing; flow models have their own)"
+    )
     cfg: float = option(Reward.cfg, "guidance of the images; 1: none")
     height: int | None = option(None, "of the images in pixels (default: the base model's own)")
     width: int | None = option(None, "of the images in pixels (default: the base model's own)")

@@ -97,7 +97,9 @@ def prepare_adapter(
         embeddings = NetworkInputs(pairs.dataset, base.source).batch
     else:
         embeddings = partial(bases.encode, base, uncond={})
-    npnet = starting_adapter(settings, base, reader, indices)
+    level = first_level(base, reader.manifest)
+    resolution = common_resolution(reader.records[i].key.shape[1:] for i in indices)
+    npnet = starting_adapter(settings, base, level, reader.manifest.cfg, resolution)
     log.info("%s", memory(base, npnet))
     bases.move(base, "network", process.device)
     if settings.runtime.checkpointing:
@@ -126,17 +128,19 @@ def load_network(pairs: NoisePairs, net: NetSettings, process: Process, manifest
     return dataclasses.replace(base, device=process.device)
 
 
-def starting_adapter(settings: Settings, base: Base, reader: NPDReader, indices: Sequence[int]) -> Adapter:
-    """New, or from ``init``, and told the level of the dataset's noises."""
-    net, manifest = settings.net, reader.manifest
-    level = first_level(base, manifest)
+def starting_adapter(settings: Settings, base: Base, level: Level, cfg: float, resolution: int) -> Adapter:
+    """New, or from ``init``, and told this level and guidance scale.
+
+    Raises:
+        InputError: for a file of another base model.
+    """
+    net = settings.net
     if net.init is None:
         rank = RANK if net.rank is None else net.rank
-        resolution = common_resolution(reader.records[i].key.shape[1:] for i in indices)
-        return new_npnet(bases.adapter_config(base, rank, level, manifest.cfg, resolution), settings.training.seed)
+        return new_npnet(bases.adapter_config(base, rank, level, cfg, resolution), settings.training.seed)
     npnet = load_npnet(net.init)
     bases.check_adapter(base, npnet.config, str(net.init))
-    npnet.config = dataclasses.replace(npnet.config, sigma=level.sigma, t=level.t, cfg=manifest.cfg)
+    npnet.config = dataclasses.replace(npnet.config, sigma=level.sigma, t=level.t, cfg=cfg)
     return npnet.requires_grad_(True)
 
 

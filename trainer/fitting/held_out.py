@@ -19,9 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from npnet_core.architectures import GoldenNet
-from npnet_core.golden import golden_noise
 from npnet_core.preference import Scorer
-from npnet_core.prompt_form import canonical
 from trainer import bases
 from trainer.bases import Base, Schedule
 from trainer.distributed import Process
@@ -121,11 +119,10 @@ class HeldOut:
     ) -> tuple[Tensor, float]:
         """Images [S, H, W, 3] in 0..1 of a prompt, on the CPU, from golden noise for ``noise_prompt``; and how far that
         is from the noise."""
-        told, noise_told = (bases.encode(self.base, [text]) for text in (prompt, noise_prompt))
+        told, noise_told = (bases.encode(self.base, [text])[[0] * len(seeds)] for text in (prompt, noise_prompt))
         noise = bases.initial_noise(self.base, seeds, self.height, self.width)
-        net_prompt = canonical(self.base.family, noise_told.prompt_embeds, noise_told.prompt_mask)
-        golden = noise if npnet is None else golden_noise(npnet, noise, *net_prompt)
-        latents = bases.sample(self.base, golden, told[[0] * len(seeds)], self.schedule, self.cfg, seeds=seeds)
+        golden = noise if npnet is None else bases.golden(self.base, npnet, noise, noise_told)
+        latents = bases.sample(self.base, golden, told, self.schedule, self.cfg, seeds=seeds)
         return bases.decode(self.base, latents), (golden - noise).square().mean().sqrt().item()
 
 

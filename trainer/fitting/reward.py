@@ -24,6 +24,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from npnet_core.adapter import AdapterConfig
 from npnet_core.architectures import GoldenNet
 from npnet_core.config import Config
 from npnet_core.errors import InputError
@@ -36,7 +37,8 @@ from trainer.bases import Base, Prompts, Schedule
 from trainer.collecting.scorers import check_scorers, load_scorers
 from trainer.data.prompts import read_prompts
 from trainer.distributed import Process
-from trainer.fitting.build_net import NetInputs, starting_net
+from trainer.fitting.adapters import is_adapter, starting_adapter
+from trainer.fitting.build_net import NetInputs, common_resolution, starting_net
 from trainer.fitting.folder import check_folder
 from trainer.fitting.held_out import PATIENCE, HeldOut, hacked
 from trainer.fitting.metrics import Losses
@@ -103,8 +105,11 @@ class RewardObjective:
         others = torch.cat([rewards, half_square.detach().cpu()[:, None]], 1)
         return Losses(batch.samples, loss, torch.zeros_like(loss), others)
 
-    def net_prompt(self, told: Prompts) -> list[Tensor]:
-        """The prompts as the net is called with them: embeddings and, where there is padding, the mask."""
+    def net_prompt(self, told: Prompts) -> list:
+        """The prompts as the net is called with them: embeddings and, where there is padding, the mask; or what
+        predicts with an adapter."""
+        if isinstance(self.net, AdapterConfig):
+            return [bases.predictor_of(self.base, told)]
         embeds, mask = canonical(self.base.family, told.prompt_embeds, told.prompt_mask)
         if not self.net.any_size:
             return prompt_chunks(embeds, self.net.prompt_tokens, "truncate")[:1]
@@ -189,8 +194,7 @@ class RewardObjective:
         return f"({named}): leave these prompts out, or try --precision fp32"
 
     def metadata(self) -> dict[str, str]:
-        settings = {field.name: getattr(self.settings, field.name) for field in dataclasses.fields(self.settings)}
-        kept = ("penalty", "reward_clip", "sampler", "denoising_steps", "spacing", "cfg")
+        kept = ("penalty", "reward_clip", "denoising_steps", "cfg")
         return {
             "npnet.base_model": self.settings.base,
             "npnet.reward": json.dumps(
@@ -199,7 +203,9 @@ class RewardObjective:
                     "watched": list(self.held_out.watched),
                     "prompts": len(self.training),
                     "sha256": self.hash,
-                    **{name: settings[name] for name in kept},
+                    "sampler": self.held_out.schedule.sampler,
+                    "spacing": self.held_out.schedule.spacing,
+                    **{name: getattr(self.settings, name) for name in kept},
                 }
             ),
         }
@@ -225,19 +231,17 @@ def prepare_reward(
     settings = dataclasses.replace(settings, objective=reward)
     check_folder(settings)
     weights = weights_of(reward)
-    schedule = Schedule(reward.sampler, reward.denoising_steps, reward.spacing)
+    Schedule(reward.sampler, reward.denoising_steps, reward.spacing)  # complains before a model is loaded
     prompts = read_prompts(reward.prompts, reward.column)
     validation = held_out_prompts(prompts, reward.validation, training.seed)
     check_scorers(unloaded(reward.scorer, scorers))
     check_scorers(unloaded(reward.watch, scorers))
 
-    base = bases.load_base(reward.base, config=reward.base_config, device=process.device, precision=training.precision)
-    for module in (module for part in bases.PARTS for module in base.modules(part)):
-        module.requires_grad_(False)
-        if getattr(module, "_supports_gradient_checkpointing", False):
-            module.enable_gradient_checkpointing()
+    base = load_few_step_model(settings, process, adapter=is_adapter(settings.net))
     shape = bases.latent_shape(base, reward.height, reward.width)
-    base.scheduler(schedule, shape)  # complains before anything is made
+    trailing = None if base.prediction == "flow_prediction" else "trailing"
+    schedule = Schedule(reward.sampler, reward.denoising_steps, reward.spacing or trailing)
+    level = bases.levels(base, schedule, shape)[0]
     rewards, watched = (by_kind(names, scorers, base) for names in (reward.scorer, reward.watch))
     for scorer in rewards.values():
         if not scorer.differentiable:
@@ -256,8 +260,12 @@ def prepare_reward(
         watched=watched,
         process=process,
     )
-    inputs = NetInputs(base.family, shape[0], shape[1], base.prompt_tokens, base.prompt_dim)
-    npnet = starting_net(settings.net, inputs, training.seed).to(process.device)
+    if is_adapter(settings.net):
+        npnet = starting_adapter(settings, base, level, reward.cfg, common_resolution([shape[1:]]))
+    else:
+        inputs = NetInputs(base.family, shape[0], shape[1], base.prompt_tokens, base.prompt_dim)
+        npnet = starting_net(settings.net, inputs, training.seed)
+    npnet.to(process.device)
     if not npnet.config.any_size and shape[1:] != (npnet.config.resolution,) * 2:
         raise InputError(
             f"Images of {shape[2] * base.pixels}x{shape[1] * base.pixels} came for a net of the architecture "
@@ -279,6 +287,27 @@ def prepare_reward(
         net=npnet.config,
     )
     return settings, npnet, objective
+
+
+def load_few_step_model(settings: Settings, process: Process, adapter: bool) -> Base:
+    """The base model without gradients of its own; between the blocks of network and autoencoder activations are kept,
+    within them computed twice.
+
+    Args:
+        adapter: whether the net is one.
+    """
+    reward, net = settings.objective, settings.net
+    if adapter and settings.training.compile:
+        raise InputError("--compile came for an adapter, whose network is called with hooks: leave it out.")
+    precision = net.base_precision or settings.training.precision
+    base = bases.load_base(reward.base, config=reward.base_config, device=process.device, precision=precision)
+    for module in (module for part in bases.PARTS for module in base.modules(part)):
+        module.requires_grad_(False)
+        if settings.runtime.checkpointing and getattr(module, "_supports_gradient_checkpointing", False):
+            module.enable_gradient_checkpointing()
+    if settings.runtime.checkpointing and adapter:
+        bases.save_memory(base)
+    return base
 
 
 def kind_of(name: str) -> str:

@@ -82,7 +82,8 @@ class Reward:
         watch: those that are only watched, ``("none",)`` for none; None for one that is on this machine.
         penalty: λ of λ·½·mean(f²), where f is what the net adds to the noise.
         reward_clip: largest norm of an image's gradient with respect to its golden noise.
-        sampler, denoising_steps, spacing: how images are made, 1 or 2 steps.
+        sampler, denoising_steps, spacing: how images are made, 1 or 2 steps; where they lie: None for trailing, which
+            begins at pure noise, and for flow models for what their shift says.
         cfg: guidance scale, 1 for none.
         height, width: of the images in pixels; None for the base model's own.
         validation: share of the prompts that is held out.
@@ -104,7 +105,7 @@ class Reward:
     reward_clip: float = 1.0
     sampler: str = "euler"
     denoising_steps: int = 1
-    spacing: str = "trailing"
+    spacing: str | None = None
     cfg: float = 1.0
     height: int | None = None
     width: int | None = None
@@ -140,7 +141,8 @@ class NetSettings:
         published_quirks: compute what the published nets compute.
         without: terms of eq. 9 that are left out.
         drop_path: stochastic depth of the Swin.
-        base_precision: of an adapter's network; None for fp32 on the CPU and bf16 elsewhere.
+        base_precision: of an adapter's network; None for fp32 on the CPU and bf16 elsewhere, with the objective reward
+            for ``precision``.
 
     The others are entries of the architecture's config; None is what that says, for ``resolution`` what the data says.
 
@@ -248,7 +250,8 @@ class Runtime:
         validate_every: steps between two looks at the held-out prompts; None for every epoch.
         tensorboard: log to OUT/tensorboard too.
         wandb: log to this Weights & Biases project too.
-        checkpointing: of an adapter's network: compute activations twice instead of keeping them.
+        checkpointing: of an adapter's network, and of what a reward goes through: compute activations twice instead of
+            keeping them.
 
     Raises:
         InputError: for numbers that make no run.
