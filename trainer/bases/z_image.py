@@ -62,7 +62,7 @@ class ZImage(Flow):
             list(prompts),  # which the pipeline changes
             self.pipe.text_encoder.device,
             do_classifier_free_guidance=False,
-            max_sequence_length=TOKENS,
+            max_sequence_length=min(TOKENS, self._longest(prompts)),  # Qwen3 is causal: what is behind does not matter
         )
         lengths = torch.tensor([len(each) for each in embeds], device=embeds[0].device)
         padded = pad_sequence(embeds, batch_first=True)
@@ -70,6 +70,13 @@ class ZImage(Flow):
             "prompt_embeds": padded,
             "prompt_mask": torch.arange(padded.shape[1], device=padded.device) < lengths[:, None],
         }
+
+    def _longest(self, prompts: list[str]) -> int:
+        """Tokens of the longest of the prompts with its template."""
+        tokenizer, template = self.pipe.tokenizer, {"tokenize": False, "add_generation_prompt": True}
+        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        texts = [tokenizer.apply_chat_template(turn, **template, enable_thinking=True) for turn in turns]
+        return max(map(len, tokenizer(texts).input_ids))
 
     def set_timesteps(self, scheduler, steps: int, shape: tuple[int, int, int]) -> None:
         sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()
