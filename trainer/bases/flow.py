@@ -40,7 +40,7 @@ FLOW_SCHEDULE = (
 class Flow(Base):
     """A base model that predicts the velocity eps - denoised (rectified flow)."""
 
-    half = "bf16"  # activations of these transformers overflow fp16
+    half = "bf16"  # in which these models are published; fp16 has not its range
     prediction = "flow_prediction"
     takes_network_files = True
 

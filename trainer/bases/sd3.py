@@ -29,7 +29,7 @@ class StableDiffusion3(Flow):
         # cfg and steps of ComfyUI's template (4.01, 20). At shift 3 ten of the pipeline's steps have 1 - sigma = .040,
         # SDXL's .046.
         "sd3.5": Preset(4.0, 1.0, Schedule("euler", 10), steps=20),
-        # no file tells it from large; 4 steps: the model's name for its distillation
+        # no file tells it from large; 4 steps without guidance are what it was distilled to
         "sd3.5-large-turbo": Preset(1.0, 1.0, Schedule("euler", 4), steps=4, guidance="none"),
     }
     family = "sd3"

@@ -31,7 +31,7 @@ class ZImage(Flow):
         # cfg 4 and 25 steps: ComfyUI's template. A step at shift 6 is small, x' - x = (1 - sigma) (w - w') (...) with
         # 1 - sigma = .018 at 10 steps; two steps deep it is .04, where SDXL's ten steps have .046.
         "z-image": Preset(4.0, 1.0, Schedule("euler", 10), steps=25, depth=2),
-        # 8 predictions: the model's name for its distillation, and ComfyUI's template
+        # 8 steps: the example in diffusers' pipeline, and ComfyUI's template. At shift 3 they have 1 - sigma = .045.
         "z-image-turbo": Preset(1.0, 1.0, Schedule("euler", 8), steps=8, guidance="none"),
     }
     family = "z-image"
