@@ -98,3 +98,10 @@ def test_one_form_of_each_part_is_fetched_once(hub, tmp_path):
     hub.sent.clear()
     load(hub, tmp_path / "home")
     assert set(hub.sent) <= {"list"}
+
+
+def test_a_chat_template_is_fetched_with_its_tokenizer(hub, tmp_path):
+    folder = tiny_pipelines.tiny_z_image(hub.root)
+    assert (folder / "tokenizer/chat_template.jinja").is_file()  # where transformers keeps it
+    assert load(hub, tmp_path / "home") == fingerprint(load_base(folder))
+    assert "tokenizer/chat_template.jinja" in hub.sent
