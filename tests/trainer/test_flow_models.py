@@ -80,13 +80,18 @@ def test_from_prompts_to_a_report(models, tmp_path, kind):
 
     net = tmp_path / "run" / "npnet.safetensors"
     more = ["--npnet", net, "--size", f"{SIZE}x{SIZE}", "--steps", 3, "--limit", 2]
-    if kind not in SIBLINGS:
-        more += ["--methods", "inversion", "npnet", "wrong-prompt"]
+    more += ["--methods", "inversion", "npnet", "wrong-prompt"]
+    if kind in SIBLINGS:
+        more += ["--redenoise-with", models / SIBLINGS[kind]]
     assert main(command("evaluate", models, kind, tmp_path / "evaluation", *more)) == 0
     results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
     (setting,) = results["about"]["settings"].values()
     preset = bases.PRESETS[PRESETS[kind]]
     assert (setting["sampler"], setting["cfg"]) == ("euler", preset.cfg)
+    predictions = {row["method"]: row["predictions"] for row in results["about"]["cost"]}
+    branches = 2 if preset.guidance == "cfg" else 1
+    assert predictions["npnet"] == predictions["standard"] == 3 * branches
+    assert predictions["inversion"] > predictions["standard"]  # the sibling's count, too
 
     argv = ["sample", "--base", models / kind, "--npnet", net, "--prompt", PROMPTS[0], "--steps", 2]
     argv += ["--preset", PRESETS[kind]]
