@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -208,6 +212,29 @@ def test_an_adapter_learns_the_same(files, tmp_path, rank):
     fit(dataclasses.replace(whole, net=adapter), SCORERS)
     one, two = weights(tmp_path / "run"), weights(tmp_path / "kept")
     assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
+
+
+@pytest.mark.long
+def test_two_processes_share_steps_and_looks(files, tmp_path):
+    """Each draws noises of its own; looks are at all prompts together."""
+    clip_score = tiny_scorers.write_clip(tmp_path / "clip-vit", salt=3)
+    flags = "--arch unet --widths 32 --validation 0.4 --epochs 4 --batch 1 --validate-every 2 --height 64 --width 64"
+    where = ["--base", str(files / "base"), "--prompts", str(files / "prompts.txt"), "--out", str(tmp_path / "run")]
+    command = ["-m", "trainer", "fit", "--objective", "reward", *where, "--scorer", f"clipscore={clip_score}"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ended = subprocess.run(
+        [sys.executable, *torchrun, *command, *flags.split(), "--watch", "none", "--device", "cpu"],
+        cwd=Path(__file__).resolve().parents[3],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    rows = read_history(tmp_path / "run" / "log.jsonl")
+    assert rows[-1]["step"] == 6
+    assert [row["step"] for row in rows if "trained_gain" in row] == [2, 4, 6]
+    assert all(math.isfinite(row["validation_clipscore_gain"]) for row in rows if "trained_gain" in row)
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def look(trained: float, watched: float | None) -> dict:
