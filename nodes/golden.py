@@ -17,6 +17,7 @@ from ..npnet_core.checkpoint import load_npnet
 from ..npnet_core.config import Config
 from ..npnet_core.errors import InputError
 from ..npnet_core.golden import LONG_PROMPT, check_noise, check_strength, golden_noise
+from ..npnet_core.origin import trained_on
 from .conditioning import at_full_noise, positive_of, prompt_of, start_at
 from .folders import add_model_folder, fingerprint, list_files, model_path
 from .latents import NESTED, image_noise
@@ -167,6 +168,8 @@ class NPNetLoad(io.ComfyNode):
     def execute(cls, npnet_name: str) -> io.NodeOutput:
         offload_device = comfy.model_management.unet_offload_device()
         npnet = load_npnet(model_path(FOLDER, npnet_name), offload_device, comfy.ops.manual_cast)
+        if origin := trained_on(npnet.metadata):
+            notify(origin, logging.INFO)
         # ComfyUI's dynamic one where that is on, so that the net pushes no other model out: read now, for main.py binds
         # it anew, and only where it is there, from 0.12 on
         patcher = getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 
@@ -10,6 +11,8 @@ import folder_paths
 import pytest
 import torch
 import utils.extra_config
+from comfy_execution.utils import CurrentNodeContext
+from server import PromptServer
 
 import nodes
 from tests.nodes.conditionings import conditioning
@@ -412,3 +415,17 @@ def test_where_noise_is_off_the_prompt_does_not_matter(pack, comfy_base, passes_
     """A net for another base model stays silent as long as it has nothing to do."""
     (other,) = call("NPNetLoad", npnet_name=save_tiny_npnet(pack, comfy_base, "hunyuan-dit"))
     passes_with(other, lambda model: advanced(model, picture(), add_noise="disable"))
+
+
+def test_load_npnet_says_what_a_net_was_trained_on(pack, file, monkeypatch, caplog):
+    shown = []
+    monkeypatch.setattr(PromptServer.instance, "send_progress_text", lambda *what: shown.append(what))
+    checkpoint, reward = pack.npnet_core.checkpoint, {"scorers": {"hpsv2.1": 5.0}, "denoising_steps": 1}
+    told = {"npnet.base_model": "turbo", "npnet.reward": json.dumps(reward)}
+    checkpoint.save_npnet(checkpoint.load_npnet(file), file.with_name("rewarded.safetensors"), told)
+    with caplog.at_level(logging.INFO), CurrentNodeContext("prompt", "7"):
+        call("NPNetLoad", npnet_name="rewarded.safetensors")
+        call("NPNetLoad", npnet_name=file.name)  # which says nothing
+    said = "Trained on the scores of hpsv2.1 for images of turbo in 1 step."
+    assert shown == [(said, "7")]
+    assert said in caplog.text
