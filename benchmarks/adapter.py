@@ -109,13 +109,13 @@ def batched(base: Base) -> Base:
     if base.family != "z-image":
         return base
     from trainer.bases.z_image import ZImage
-    from trainer.shapes.flow_batches import velocity
+    from trainer.shapes import flow_batches
 
     class Batched(ZImage):
         def run_network(self, x, t, inputs, cfg, control):
             sigma = (t / 1000).expand(len(x))
             embeds, mask = inputs["prompt_embeds"], inputs["prompt_mask"]
-            return velocity(self.network, x, sigma, embeds, mask.sum(1))
+            return flow_batches.velocity(self.network, x, sigma, embeds, mask.sum(1))
 
     return Batched(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
 

@@ -13,11 +13,13 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..npnet_core.adapter import AdapterConfig, Predictor
 from ..npnet_core.checkpoint import load_npnet
 from ..npnet_core.config import Config
 from ..npnet_core.errors import InputError
 from ..npnet_core.golden import LONG_PROMPT, check_noise, check_strength, golden_noise
 from ..npnet_core.origin import trained_on
+from .adapter import predictor_of
 from .conditioning import at_full_noise, positive_of, prompt_of, start_at
 from .folders import add_model_folder, fingerprint, list_files, model_path
 from .latents import NESTED, image_noise
@@ -44,8 +46,17 @@ class LoadedNPNet:
     def config(self) -> Config:
         return self.patcher.model.config
 
+    @property
+    def is_adapter(self) -> bool:
+        return isinstance(self.config, AdapterConfig)
+
     def golden_noise(
-        self, noise: Tensor, prompt: tuple[Tensor, Tensor | None], strength: float, long_prompt: str
+        self,
+        noise: Tensor,
+        prompt: tuple[Tensor, Tensor | None],
+        strength: float,
+        long_prompt: str,
+        predictor: Predictor | None = None,
     ) -> Tensor:
         """As :func:`npnet_core.golden.golden_noise`, for a prompt of any batch and noise of one frame too; also raises
         the user's interrupt."""
@@ -53,7 +64,8 @@ class LoadedNPNet:
             None if part is None else comfy.utils.repeat_to_batch_size(part, len(noise)) for part in prompt
         )
         comfy.model_management.throw_exception_if_processing_interrupted()
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=ACTIVATIONS)
+        if not self.is_adapter:  # whose weights go into the model's
+            comfy.model_management.load_models_gpu([self.patcher], memory_required=ACTIVATIONS)
         golden = golden_noise(
             self.patcher.model,
             image_noise(noise),
@@ -62,6 +74,7 @@ class LoadedNPNet:
             strength=strength,
             long_prompt=long_prompt,
             device=self.patcher.load_device,
+            predictor=predictor,
         )
         return golden.reshape(noise.shape)
 
@@ -79,6 +92,7 @@ class GoldenNoise:
     conditioning: list
     strength: float
     long_prompt: str
+    model: ModelPatcher | None = None  # of an adapter
 
     @property
     def seed(self) -> int:
@@ -89,8 +103,10 @@ class GoldenNoise:
         self.npnet.check_noise(noise)
         if not noise.any():
             return noise
-        prompt = prompt_of(self.conditioning, self.npnet.config, at_full_noise(noise.shape))
-        return self.npnet.golden_noise(noise, prompt, self.strength, self.long_prompt)
+        start = at_full_noise(noise.shape)
+        prompt = prompt_of(self.conditioning, self.npnet.config, start)
+        predictor = predictor_of(self.model, self.conditioning, start) if self.npnet.is_adapter else None
+        return self.npnet.golden_noise(noise, prompt, self.strength, self.long_prompt, predictor)
 
 
 @dataclass(frozen=True)
@@ -118,7 +134,8 @@ class GoldenStart:
         else:
             start = start_at(guider.model_patcher, sigmas, noise.shape)
             prompt = prompt_of(positive, self.npnet.config, start)
-            noise = self.npnet.golden_noise(noise, prompt, self.strength, self.long_prompt)
+            predictor = predictor_of(guider.model_patcher, positive, start) if self.npnet.is_adapter else None
+            noise = self.npnet.golden_noise(noise, prompt, self.strength, self.long_prompt, predictor)
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
@@ -191,15 +208,34 @@ class NPNetNoise(io.ComfyNode):
                 io.Conditioning.Input("conditioning", tooltip="The positive prompt that the image is sampled with."),
                 STRENGTH,
                 LONG_PROMPT_INPUT,
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Only for an NPNet that is an adapter: the model that the image is sampled with, which "
+                    "makes one prediction more.",
+                ),
             ],
             outputs=[io.Noise.Output("golden_noise", display_name="noise", tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
-    def execute(cls, npnet: LoadedNPNet, noise, conditioning, strength: float, long_prompt: str) -> io.NodeOutput:
+    def execute(
+        cls,
+        npnet: LoadedNPNet,
+        noise,
+        conditioning,
+        strength: float,
+        long_prompt: str,
+        model: ModelPatcher | None = None,
+    ) -> io.NodeOutput:
         check_strength(strength)
         prompt_of(conditioning, npnet.config, at_full_noise())  # refused here, not on the sampler
-        return io.NodeOutput(GoldenNoise(npnet, noise, conditioning, strength, long_prompt))
+        if npnet.is_adapter and model is None:
+            raise InputError(
+                "This NPNet is an adapter, which works inside its base model: connect the model that the image is "
+                "sampled with, or use NPNet Golden Noise (Model)."
+            )
+        return io.NodeOutput(GoldenNoise(npnet, noise, conditioning, strength, long_prompt, model))
 
 
 class NPNetModelPatch(io.ComfyNode):

@@ -60,17 +60,18 @@ def adapter_config(base: Base, rank: int, level: Level, cfg: float, resolution: 
     """Of a new adapter for a base model.
 
     Args:
-        rank: of the LoRA on every linear layer and convolution; 0 for a difference of every weight.
+        rank: of the LoRA on every linear layer and convolution; 0 for a difference of each layer's weights.
         level: that f is told.
         cfg: guidance scale, for a network that is told one.
         resolution: side of the latents that it is fitted on.
     """
-    output, own = base.network.get_submodule(base.output_layer), f"{base.output_layer}."
+    output = base.network.get_submodule(base.output_layer)
+    layers = {name: layer for name, layer in base.network.named_modules() if layer is not output}
     if rank == 0:
-        weights = {name: weight for name, weight in base.network.named_parameters() if not name.startswith(own)}
+        named = ((name, layer.named_parameters()) for name, layer in layers.items() if is_leaf(layer))
+        weights = {f"{name}.{each}": weight for name, own in named for each, weight in own}
     else:
-        layers = ((name, layer) for name, layer in base.network.named_modules() if is_layer(layer))
-        weights = {f"{name}.weight": layer.weight for name, layer in layers if layer is not output}
+        weights = {f"{name}.weight": layer.weight for name, layer in layers.items() if is_layer(layer)}
     return AdapterConfig(
         family=base.family,
         channels=base.channels,
@@ -92,6 +93,11 @@ def adapter_config(base: Base, rank: int, level: Level, cfg: float, resolution: 
 def is_layer(module: nn.Module) -> bool:
     """Whether a LoRA can be added to it."""
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
+def is_leaf(module: nn.Module) -> bool:
+    """Whether it is a layer of any kind; ComfyUI patches no weights but those of layers."""
+    return not module._modules
 
 
 def check_adapter(base: Base, config: AdapterConfig, name: str) -> None:
@@ -149,9 +155,9 @@ class Adaptable:
                 continue
             if is_layer(module):
                 module.register_forward_hook(partial(self._add_lora, name))
-            if module._parameters:
+            if module._parameters and is_leaf(module):
                 own: dict[str, nn.Parameter] = {}
-                module.register_forward_pre_hook(partial(self._add_differences, f"{name}." if name else "", own))
+                module.register_forward_pre_hook(partial(self._add_differences, name, own))
                 module.register_forward_hook(partial(self._restore, own), always_call=True)
 
     @contextmanager
@@ -189,15 +195,15 @@ class Adaptable:
             x = args[0].to(weight.dtype)
             return F.linear(x, weight, bias) if isinstance(layer, nn.Linear) else layer._conv_forward(x, weight, bias)
 
-    def _add_differences(self, prefix: str, own: dict[str, nn.Parameter], module: nn.Module, args: tuple) -> None:
-        """Where all weights are adapted: the module's weights, and their differences, for this call."""
+    def _add_differences(self, name: str, own: dict[str, nn.Parameter], module: nn.Module, args: tuple) -> None:
+        """Where all weights are adapted: the layer's weights, and their differences, for this call."""
         if self.adapter is None or self.adapter.config.rank != 0:
             return
-        for name, weight in module._parameters.items():
+        for each, weight in module._parameters.items():
             if weight is not None:
-                own[name] = weight
-                difference = self.adapter.tensor(f"{prefix}{name}.diff")
-                module._parameters[name] = (weight + difference).to(weight.dtype)
+                own[each] = weight
+                difference = self.adapter.tensor(f"{name}.{each}.diff")
+                module._parameters[each] = (weight + difference).to(weight.dtype)
 
     def _restore(self, own: dict[str, nn.Parameter], module: nn.Module, args: tuple, result: object) -> None:
         module._parameters.update(own)
