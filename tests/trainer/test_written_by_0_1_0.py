@@ -128,7 +128,9 @@ def test_a_finished_fit_tells_its_dataset(folder):
 
 
 def test_a_stopped_fit_goes_on(folder, caplog):
-    """From its checkpoint to the weights of a run that was never stopped."""
+    """From its checkpoint to the weights of a run that was never stopped, as near as processors agree: the checkpoint's
+    five steps ran on another one than the whole run's, and Adam enlarges last bits (2.2e-4 seen between two).
+    """
     caplog.set_level("INFO")
     npnet(STOPPED)
     assert "Going on after step 5 of 30." in caplog.messages
@@ -136,7 +138,7 @@ def test_a_stopped_fit_goes_on(folder, caplog):
     weights, whole = (safetensors.torch.load_file(folder / out / "npnet.safetensors") for out in ("stopped", "whole"))
     assert weights.keys() == whole.keys()
     for key, expected in whole.items():
-        torch.testing.assert_close(weights[key], expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(weights[key], expected, atol=1e-3, rtol=1e-3)
     steps = [json.loads(line)["step"] for line in (folder / "stopped" / "log.jsonl").read_text().splitlines()]
     assert [step for step in dict.fromkeys(steps)] == list(range(1, 31))
 
