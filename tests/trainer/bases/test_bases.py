@@ -192,6 +192,7 @@ def test_presets():
     assert settings == {
         "sdxl": (5.5, 1.0, 10, "ddim"),
         "dreamshaper-xl-turbo": (3.5, 1.0, 4, "dpm-solver-multistep"),
+        "sdxl-turbo": (1.0, 1.0, 4, "euler-ancestral"),
         "hunyuan-dit": (5.0, 1.0, 10, "ddim"),
         "z-image": (4.0, 1.0, 10, "euler"),
         "z-image-turbo": (1.0, 1.0, 8, "euler"),
