@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +31,9 @@ from trainer.evaluation.statistics import compare
 from trainer.fitting.epoch_order import epoch_order
 from trainer.fitting.noise_pairs import squared_error
 from trainer.fitting.training import lr_factor
-from trainer.shapes import world
-from trainer.shapes.pipeline_stages import PREFERENCE, RECIPE, SMALL_SWIN, World, load_world
+from trainer.shapes.pipeline_stages import SMALL_SWIN, Models, load_models
+from trainer.shapes.world import SIZE
+from trainer.shapes.worlds import WORLDS, World
 
 HELD_OUT = 60  # captions, the last of those that choices are made on
 SEEDS = range(1_000_000, 2_000_000)  # of the pictures: neither collected nor reported
@@ -121,15 +122,15 @@ def fit(net: nn.Module, pairs: Pairs, loss: Callable, seconds: float, batch: int
     return step
 
 
-def read(dataset: Path, base: Base) -> tuple[Pairs, Pairs]:
+def read(dataset: Path, world: World, base: Base) -> tuple[Pairs, Pairs]:
     """Pairs to fit on and pairs of held-out captions."""
     reader = NPDReader(dataset)
-    captions = world.split_captions()[0]
+    captions = world.captions()[0]
     prompts = bases.encode(base, captions)
     number = {caption: i for i, caption in enumerate(captions)}
     caption = torch.tensor([number[record.key.prompt] for record in reader.records])
     source, target = (noise.float() for noise in reader.batch(range(len(reader))))
-    scores = reader.scores(PREFERENCE) if PREFERENCE in reader.scorers else None
+    scores = reader.scores(world.selects) if world.selects in reader.scorers else None
     margin = None if scores is None else scores[:, 1] - scores[:, 0]
     pairs = Pairs(source, target, prompts.prompt_embeds[caption], margin)
     held_out = caption >= len(captions) - HELD_OUT
@@ -143,28 +144,33 @@ class Pictures:
         count: how many.
     """
 
-    def __init__(self, models: World, count: int):
-        captions = world.split_captions()[0][-HELD_OUT:]
+    def __init__(self, world: World, models: Models, count: int):
+        self.reports, captions = world.reports, world.captions()[0][-HELD_OUT:]
         self.captions = captions = [captions[i % HELD_OUT] for i in range(count)]
         self.prompts = bases.encode(models.base, captions)
         self.wrong_prompts = self.prompts[[*range(1, count), 0]]
-        self.noise = bases.initial_noise(models.base, SEEDS[:count], *world.SIZE)
-        self.score = scored(models.base, models.scorers, captions, self.prompts, CFG)
-        self.standard, self.standard_right = self.score(self.noise)
+        self.noise = bases.initial_noise(models.base, SEEDS[:count], *SIZE)
+        schedule = world.recipe.schedule
+        self.score = scored(models.base, models.scorers, captions, self.prompts, schedule, CFG)
+        self.standard = self.score(self.noise)
 
     def figures(self, net: nn.Module) -> dict[str, str]:
         """Column → figure."""
         golden, other = (golden_of(net, self.noise, prompts) for prompts in (self.prompts, self.wrong_prompts))
-        likelihood, right = self.score(golden)
+        made, right = self.score(golden), "captions-right"
         seconds = median_seconds(lambda: golden_of(net, self.noise[:50], self.prompts[:50]), 3)
         return {
             "prompt dependence": f"{dependence(self.noise, golden, other):.2f}",
             "variance": f"{whiteness(golden).variance:.3f}",
             "ms per image": f"{1000 * seconds / 50:.1f}",
-            "wins": wins(self.standard, likelihood, self.captions),
-            "captions right": f"{right.mean():.3f} ({self.standard_right.mean():.3f})",
-            "wins, wrong prompt": wins(self.standard, self.score(other)[0], self.captions),
+            "wins": self.wins(made),
+            "captions right": f"{made[right].mean():.3f} ({self.standard[right].mean():.3f})",
+            "wins, wrong prompt": self.wins(self.score(other)),
         }
+
+    def wins(self, made: Mapping[str, Tensor]) -> str:
+        c = compare(self.standard[self.reports].tolist(), made[self.reports].tolist(), self.captions)
+        return f"{c.wins:.3f} [{c.wins_low:.3f}, {c.wins_high:.3f}]"
 
 
 def golden_of(net: nn.Module, noise: Tensor, prompts: bases.Prompts) -> Tensor:
@@ -181,15 +187,17 @@ def explained_by(net: nn.Module, pairs: Pairs) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", type=Path)
+    parser.add_argument("--base", choices=("sd", "first"), default="sd", help="of the pairs")
     parser.add_argument("--seconds", type=float, default=120, help="processor time for each fit")
     parser.add_argument("--pairs", type=int, default=800, help="pictures of each kind")
     parser.add_argument("--losses", action="store_true", help="one U-Net, several losses; needs scores")
     parser.add_argument("--widths", type=int, nargs="+", help="instead of all, one U-Net of these widths")
     options = parser.parse_args()
 
-    models = load_world()
-    training, held_out = read(options.dataset, models.base)
-    shape = UNetConfig("sd", *training.source.shape[1:3], *training.prompt_embeds.shape[1:])
+    world = WORLDS[options.base]()
+    models = load_models(world)
+    training, held_out = read(options.dataset, world, models.base)
+    shape = UNetConfig(models.base.family, *training.source.shape[1:3], *training.prompt_embeds.shape[1:])
     nets, losses = architectures(shape), LOSSES
     if options.widths:
         config = dataclasses.replace(shape, widths=tuple(options.widths))
@@ -198,10 +206,11 @@ def main() -> None:
         rows = [(name, nets["U-Net, three levels"], loss) for name, loss in losses.items()]
     else:
         rows = [(name, net, losses["all pairs alike (eq. 8)"]) for name, net in nets.items()]
-    pictures = Pictures(models, options.pairs)
+    pictures = Pictures(world, models, options.pairs)
     print(
         f"{len(training.source):,} pairs to fit on, {len(held_out.source):,} held out, {options.seconds:g} s each, "
-        f"{torch.get_num_threads()} threads; guidance {CFG:g}, {RECIPE.schedule.steps} steps, N = {options.pairs}\n"
+        f"{torch.get_num_threads()} threads; guidance {CFG:g}, {world.recipe.schedule.steps} steps, "
+        f"N = {options.pairs}\n"
     )
     for i, (name, new, loss) in enumerate(rows):
         torch.manual_seed(0)
@@ -217,11 +226,6 @@ def main() -> None:
         if i == 0:
             print("|", " | ".join(row), "|\n" + "|---" * len(row) + "|")
         print("|", " | ".join(map(str, row.values())), "|", flush=True)
-
-
-def wins(before: Tensor, after: Tensor, captions: Sequence[str]) -> str:
-    c = compare(before.tolist(), after.tolist(), captions)
-    return f"{c.wins:.3f} [{c.wins_low:.3f}, {c.wins_high:.3f}]"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What re-denoising gains in the shapes world: ``python -m benchmarks.shapes [--pairs 1000]``.
+"""What re-denoising gains in the shapes world: ``python -m benchmarks.shapes [--base flow] [--pairs 1000]``.
 
-The same captions and seeds throughout; sampled with ten DDIM steps at guidance 1 (the strong setting) and 5.5 (the
-weak one). Every method changes only the noise: guidance 5.5 down and 1 back, as in the paper.
+The same captions and seeds throughout; sampled in ten steps at guidance 1 (the strong setting) and at the world's own
+(the weak one). Every method changes only the noise: guidance 5.5 down and 1 back, as in the paper.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from npnet_core.preference import Scorer
 from trainer import bases
-from trainer.bases import Base, Prompts
+from trainer.bases import Base, Prompts, Schedule
 from trainer.collecting.redenoising import REDENOISING
+from trainer.distributed import find_device
 from trainer.evaluation.statistics import compare
-from trainer.shapes import WEIGHTS, world
-from trainer.shapes.pipeline_stages import RECIPE, load_world
+from trainer.shapes.pipeline_stages import load_models, two_settings
+from trainer.shapes.world import SIZE
+from trainer.shapes.worlds import WORLDS
 
 FIXED_POINT = replace(REDENOISING, inversion="fixed-point")
 METHODS = {  # name: how, and by how many captions the prompt is off
@@ -41,13 +42,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--captions", choices=("choose", "report"), default="choose", help="see split_captions")
     parser.add_argument("--seed", type=int, default=1_000_000, help="of the first noise")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--size", type=int, nargs=2, default=world.SIZE, metavar=("HEIGHT", "WIDTH"), help="pixels")
+    parser.add_argument("--base", choices=tuple(WORLDS), default="sd")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", type=int, nargs=2, default=SIZE, metavar=("HEIGHT", "WIDTH"), help="pixels")
     options = parser.parse_args()
 
-    models = load_world(options.weights)
-    base, scorers = models.base, models.scorers
-    captions = world.split_captions()[options.captions == "report"]
+    world = WORLDS[options.base]()
+    models, schedule = load_models(world, find_device(options.device)), world.recipe.schedule
+    base = models.base
+    captions = world.captions()[options.captions == "report"]
     captions = [captions[i % len(captions)] for i in range(options.pairs)]
     noise = bases.initial_noise(base, range(options.seed, options.seed + options.pairs), *options.size)
     prompts = bases.encode(base, captions)
@@ -57,35 +60,40 @@ def main() -> None:
     for name, (redenoising, off) in METHODS.items():
         others = [(i + off) % len(captions) for i in range(len(captions))]
         golden[name] = in_batches(
-            lambda x, p, way=redenoising: way.redenoised(base, p, x, RECIPE.schedule).target, noise, prompts[others]
+            lambda x, p, way=redenoising: way.redenoised(base, p, x, schedule).target, noise, prompts[others]
         )
 
-    header = "| guidance | noise | N | wins [95 %] | difference [95 %] | captions right (standard) |"
-    print(header, "|---" * 6 + "|", sep="\n")
-    for cfg in (1.0, 5.5):
-        score = scored(base, scorers, captions, prompts, cfg)
-        likelihood, right = score(noise)
+    judges = list(dict.fromkeys((world.reports, world.selects)))
+    head = ["guidance", "noise", "N"]
+    head += [column for kind in judges for column in (f"wins, {kind} [95 %]", f"difference, {kind} [95 %]")]
+    head += ["captions right (standard)"]
+    print("| " + " | ".join(head) + " |", "|---" * len(head) + "|", sep="\n")
+    for setting in two_settings(world).values():
+        score = scored(base, models.scorers, captions, prompts, schedule, setting.cfg)
+        before = score(noise)
         for name, target in golden.items():
-            new_likelihood, new_right = score(target)
-            c = compare(likelihood.tolist(), new_likelihood.tolist(), captions)
-            print(
-                f"| {cfg:g} | {name} | {c.n} | {c.wins:.3f} [{c.wins_low:.3f}, {c.wins_high:.3f}] "
-                f"| {c.difference:+.2f} [{c.difference_low:+.2f}, {c.difference_high:+.2f}] "
-                f"| {new_right.mean():.3f} ({right.mean():.3f}) |",
-                flush=True,
-            )
+            after = score(target)
+            row = [f"{setting.cfg:g}", name, str(len(captions))]
+            for kind in judges:
+                c = compare(before[kind].tolist(), after[kind].tolist(), captions)
+                row += [
+                    f"{c.wins:.3f} [{c.wins_low:.3f}, {c.wins_high:.3f}]",
+                    f"{c.difference:+.2f} [{c.difference_low:+.2f}, {c.difference_high:+.2f}]",
+                ]
+            row += [f"{after['captions-right'].mean():.3f} ({before['captions-right'].mean():.3f})"]
+            print("| " + " | ".join(row) + " |", flush=True)
     print(f"\n{time.perf_counter() - start:.0f} s, {torch.get_num_threads()} threads")
 
 
 def scored(
-    base: Base, scorers: Sequence[Scorer], captions: Sequence[str], prompts: Prompts, cfg: float
-) -> Callable[[Tensor], list[Tensor]]:
-    """noise [B, C, h, w] → every scorer's scores [B] of the images that come of it, for B captions and prompts."""
+    base: Base, scorers: Sequence[Scorer], captions: Sequence[str], prompts: Prompts, schedule: Schedule, cfg: float
+) -> Callable[[Tensor], dict[str, Tensor]]:
+    """noise [B, C, h, w] → each scorer's scores [B] of the images that come of it, for B captions and prompts."""
 
-    def score(noise: Tensor) -> list[Tensor]:
-        latents = in_batches(lambda x, p: bases.sample(base, x, p, RECIPE.schedule, cfg), noise, prompts)
+    def score(noise: Tensor) -> dict[str, Tensor]:
+        latents = in_batches(lambda x, p: bases.sample(base, x, p, schedule, cfg), noise, prompts)
         images = bases.decode(base, latents, batch=50)
-        return [scorer.score(images, captions) for scorer in scorers]
+        return {scorer.kind: torch.as_tensor(scorer.score(images, captions)) for scorer in scorers}
 
     return score
 

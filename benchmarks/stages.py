@@ -20,13 +20,13 @@ from trainer.data.prompts import PromptRow
 from trainer.evaluation.evaluate import evaluate
 from trainer.fitting.fit import fit
 from trainer.fitting.settings import NetSettings, NoisePairs, Runtime, Settings, Training
-from trainer.shapes import DETECTOR, WEIGHTS, world
-from trainer.shapes.pipeline_stages import RECIPE, SMALL_SWIN, SMALL_UNET, two_settings
-from trainer.shapes.scorer import load_scorers
+from trainer.shapes.pipeline_stages import SMALL_SWIN, SMALL_UNET, two_settings
+from trainer.shapes.worlds import stable_diffusion
 
 from .timing import row, seconds
 
 NETS = {"npnet": SMALL_SWIN, "unet": SMALL_UNET}
+WORLD = stable_diffusion()
 
 
 def measure(device: str, tiny: bool) -> None:
@@ -45,12 +45,12 @@ def pairs(out: Path, device: str, captions: int) -> None:
     if device != "cpu":
         precisions["half"] = (device, "fp16")
     for name, (where, precision) in precisions.items():
-        base = bases.load_base(WEIGHTS / "base", device=where, precision=precision)
-        scorers = load_scorers(DETECTOR, where)[:1]
-        keys = pair_keys(world.split_captions()[0][:captions], range(1025), 1, bases.latent_shape(base, None, None))
-        settings = manifest(base, RECIPE, [scorer.kind for scorer in scorers])
+        base = bases.load_base(WORLD.base, device=where, precision=precision)
+        scorers = WORLD.scorers(WORLD.detectors, where)[:1]
+        keys = pair_keys(WORLD.captions()[0][:captions], range(1025), 1, bases.latent_shape(base, None, None))
+        settings = manifest(base, WORLD.recipe, [scorer.kind for scorer in scorers])
         with open_dataset(out / f"pairs-{name}", settings, worker=name) as writer:
-            time = seconds(lambda b=base, s=scorers, k=keys, w=writer: collect(b, s, RECIPE, k, w, batch=50))
+            time = seconds(lambda b=base, s=scorers, k=keys, w=writer: collect(b, s, WORLD.recipe, k, w, batch=50))
         row(f"collect, {where}, {precision}", f"{1e3 * time / len(keys):.1f} ms a pair")
     changes = {name: change(out / f"pairs-{name}") for name in precisions}
     for name in [name for name in precisions if name != "cpu"]:  # a card convolves in TF32, also in single precision
@@ -99,11 +99,11 @@ def comparison(out: Path, device: str, nets: Mapping[str, Path], captions: int) 
     scores = {}
     for name, where in {"cpu": "cpu", "device": device}.items():
         evaluation = evaluate(
-            bases.load_base(WEIGHTS / "base", device=where, precision="fp32"),
+            bases.load_base(WORLD.base, device=where, precision="fp32"),
             {net: load_npnet(path).to(where) for net, path in nets.items()},
-            load_scorers(DETECTOR, where)[:1],
-            [PromptRow(caption) for caption in world.split_captions()[1][: max(2, captions)]],
-            settings=list(two_settings().values()),
+            WORLD.scorers(WORLD.detectors, where)[:1],
+            [PromptRow(caption) for caption in WORLD.captions()[0][: max(2, captions)]],
+            settings=list(two_settings(WORLD).values()),
             out=out / f"evaluation-{name}",
             methods=("standard", "inversion", "npnet", "wrong-prompt"),
             batch=50,

@@ -15,32 +15,34 @@ from pathlib import Path
 import torch
 
 from benchmarks.timing import row, seconds
-from trainer.shapes import WEIGHTS
-from trainer.shapes.pipeline_stages import Scale, collect_pairs, compare, two_settings
+from trainer.shapes.pipeline_stages import collect_pairs, compare, two_settings
 from trainer.shapes.workers import WORKERS, in_parallel
+from trainer.shapes.worlds import WORLDS, Scale
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--captions", type=int, default=60)
+    parser.add_argument("--base", choices=tuple(WORLDS), default="sd")
     options = parser.parse_args()
 
     torch.set_num_threads(WORKERS)
     scale = Scale(options.captions, 5, options.captions // 2, 3)
-    settings = list(two_settings().values())
+    world = WORLDS[options.base]()
+    settings = list(two_settings(world).values())
     compared = len(settings) * scale.reported_captions * scale.reported_seeds
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         measure(
             f"collecting {scale.captions * scale.seeds} pairs",
-            lambda: collect_pairs(WEIGHTS, folder / "pairs-one", scale),
-            lambda: in_parallel(collect_pairs, WEIGHTS, folder / "pairs-several", scale),
+            lambda: collect_pairs(world, folder / "pairs-one", scale),
+            lambda: in_parallel(collect_pairs, world, folder / "pairs-several", scale),
         )
         what = {"methods": ("standard", "inversion")}
         measure(
             f"comparing {compared} pairs of pictures",
-            lambda: compare(WEIGHTS, {}, settings, folder / "one", scale, **what),
-            lambda: in_parallel(compare, WEIGHTS, {}, settings, folder / "several", scale, **what),
+            lambda: compare(world, {}, settings, folder / "one", scale, **what),
+            lambda: in_parallel(compare, world, {}, settings, folder / "several", scale, **what),
         )
 
 

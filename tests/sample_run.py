@@ -1,4 +1,4 @@
-"""A run of a comparison without its models: pictures of the shapes world, and scores drawn by chance."""
+"""A run of a comparison without its models: pictures of the first shapes world, and scores drawn by chance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from trainer.shapes.world import SCENES, draw
+from trainer.shapes.first.world import SCENES, draw
 
 METHODS = {  # name → (description, how much it adds to a log-likelihood)
     "standard": ("The seed's own noise.", 0.0),

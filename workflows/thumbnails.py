@@ -20,8 +20,9 @@ from torch import Tensor
 from trainer import bases
 from trainer.collecting.redenoising import Redenoising
 from trainer.evaluation.methods import inversion
-from trainer.shapes import world
-from trainer.shapes.pipeline_stages import load_world, two_settings
+from trainer.shapes.pipeline_stages import load_models, two_settings
+from trainer.shapes.world import SIZE
+from trainer.shapes.worlds import first_of_all
 from workflows.build import SERVED
 from workflows.templates import TEMPLATES, pick_best_of_n
 
@@ -29,7 +30,8 @@ SIDE = 512  # pixels; ComfyUI shows a card at half of it
 GAP = 12
 TITLE, CAPTION = 34, 28  # heights of lines
 INK, PAPER, GOLD = "#dddddd", "#202028", "#e8b84a"
-SETTING = two_settings()["strong"]  # guidance 1
+WORLD = first_of_all()  # its captions are short
+SETTING = two_settings(WORLD)["strong"]  # guidance 1
 DEEP = Redenoising(inversion="fixed-point", depth=3)  # what wins most often there, docs/experiments.md
 CAPTIONS = 16
 SEEDS = range(3_000_000, 3_000_008)  # of pictures that nothing was fitted or reported on
@@ -53,9 +55,9 @@ class Shown:
 
 
 def shown() -> Shown:
-    models = load_world()
-    captions = [caption for caption in world.split_captions()[1][:CAPTIONS] for _ in SEEDS]
-    noise = bases.initial_noise(models.base, [*SEEDS] * (len(captions) // len(SEEDS)), *world.SIZE)
+    models = load_models(WORLD)
+    captions = [caption for caption in WORLD.captions()[1][:CAPTIONS] for _ in SEEDS]
+    noise = bases.initial_noise(models.base, [*SEEDS] * (len(captions) // len(SEEDS)), *SIZE)
     starts = {
         "ordinary": lambda base, prompts, noise, setting: noise,
         "re-denoised": partial(inversion, redenoising=DEEP),

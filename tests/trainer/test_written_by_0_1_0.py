@@ -1,8 +1,8 @@
 """What version 0.1.0 wrote goes on with today's code: a dataset, a finished and an unfinished fit, an evaluation.
 
-`data/written_by_0.1.0` was made by that version's code with the commands below, in a folder that also held the shapes
-world's base model as `base` and the preference model of `hpsv2`: `COLLECT --limit 4`, FINISHED, STOPPED (which got
-SIGTERM after its fifth step) and `EVALUATE --limit 3`. Pages and curves were left out.
+`data/written_by_0.1.0` was made by that version's code with the commands below, in a folder that also held the first
+shapes world's base model as `base` and the preference model of `hpsv2`: `COLLECT --limit 4`, FINISHED, STOPPED (which
+got SIGTERM after its fifth step) and `EVALUATE --limit 3`. Pages and curves were left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from npnet_core.tensorfile import write_tensors
 from tests.seeded import DATA, seeded_tensor
 from tests.tiny_scorers import HPS_CONFIG, hps_state
 from trainer.commands.cli import main
-from trainer.shapes import BASE
+from trainer.shapes.first import BASE
 
 SCORER = "--scorer hpsv2=hps.safetensors"
 COLLECT = f"collect --base base --prompts prompts.txt --out pairs {SCORER} --steps 2 --height 16 --width 16"

@@ -7,36 +7,29 @@ import shlex
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from npnet_core.atomic_write import atomic_write
 from npnet_core.errors import InputError
 from trainer.commands.options import option
-from trainer.shapes import WEIGHTS
+from trainer.distributed import find_device
 
 if TYPE_CHECKING:
-    from trainer.shapes.pipeline_stages import Scale
+    from trainer.shapes.worlds import Scale, World
 
 log = logging.getLogger(__name__)
 
 THREADS = 2  # the last bits of a product depend on how many there are, and a fit on its last bits
 
 TITLE = "Golden noise in the shapes world"
-METRICS = {
-    "shapes": {"factor": 1, "label": "caption log-likelihood"},
-    "captions-right": {"factor": 1, "label": "captions right"},
+LABELS = {
+    "shapes": "caption log-likelihood",
+    "shapes-a": "caption log-likelihood, detector A",
+    "shapes-b": "caption log-likelihood, detector B",
+    "captions-right": "captions right",
 }
-INTRODUCTION = [
-    "The whole method on a tiny text-to-image model of two coloured shapes: pairs of noises were collected and "
-    "selected, nets were fitted on them, and here is what their golden noise does to pictures of captions and seeds "
-    "that no net was fitted on and no setting chosen on. inversion is the re-denoised noise itself, which nets learn "
-    "to predict; wrong-prompt is the control: the noise made for another caption.",
-    "Two settings were chosen on other captions: guidance 1, where the effect is strong, and guidance 5.5 with the "
-    "same ten steps, where it is weak. The score is a detector's log-likelihood of what the caption says; "
-    "captions right is whether all of it is there and nothing else.",
-]
 
 
 @dataclass(frozen=True)
@@ -44,6 +37,7 @@ class Options:
     """Run the whole method on a tiny text-to-image model that comes with this package: no GPU, no download.
 
     npnet demo --out demo
+    npnet demo --base flow --out demo-flow
     npnet demo --out demo-full --full
     npnet demo --out demo-full --tables
 
@@ -52,62 +46,95 @@ class Options:
     """
 
     out: Path = option(Path("demo"), "the demo's folder")
+    base: Literal["sd", "flow", "first"] = option("sd", "a Stable Diffusion, a Z-Image, or 0.1.0's smaller world")
     full: bool = option(False, "three times the pairs and the training, and 1,024 pictures for each figure")
     tables: bool = option(False, "instead the paper's tables in small, into OUT/tables.md, as --full; over an hour")
-    retrain: bool = option(False, "first train the tiny models anew, into OUT/weights-SEED, and use those")
+    retrain: bool = option(False, "first train the tiny models anew, into OUT/weights-SEED, and use those; hours")
     seed: int = option(0, "of the fits and of the models that --retrain makes")
+    device: str = option("cpu", "where --retrain trains: cpu, cuda, cuda:1")
 
 
 def run(options: Options) -> None:
     from trainer.shapes import pipeline_stages
     from trainer.shapes.workers import in_parallel
+    from trainer.shapes.worlds import WORLDS
 
+    if options.retrain and options.base == "first":
+        raise InputError("--retrain came with --base first, whose models are 0.1.0's for good: use --base sd or flow.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out {options.out} is a file, and the demo fills a folder: name a new or empty one.")
     torch.set_num_threads(THREADS)
     options.out.mkdir(parents=True, exist_ok=True)
-    weights = retrained(options) if options.retrain else WEIGHTS
-    scale = pipeline_stages.FULL if options.full or options.tables else pipeline_stages.QUICK
+    world = WORLDS[options.base](*([retrained(options)] if options.retrain else []))
+    scale = world.full if options.full or options.tables else world.quick
     dataset = options.out / "pairs"
-    in_parallel(pipeline_stages.collect_pairs, weights, dataset, scale)
+    in_parallel(pipeline_stages.collect_pairs, world, dataset, scale)
     if options.tables:
-        write_tables(options, weights, dataset, scale)
+        write_tables(options, world, dataset, scale)
     else:
-        write_report(options, weights, dataset, scale)
+        write_report(options, world, dataset, scale)
 
 
-def write_tables(options: Options, weights: Path, dataset: Path, scale: Scale) -> None:
+def write_tables(options: Options, world: World, dataset: Path, scale: Scale) -> None:
     """OUT/tables.md."""
     from trainer.shapes.tables import make_tables
 
-    tables = make_tables(weights, dataset, scale, options.out / "tables", options.seed)
+    tables = make_tables(world, dataset, scale, options.out / "tables", options.seed)
     (options.out / "tables.md").write_text(tables, encoding="utf-8")
     print(tables)
 
 
-def write_report(options: Options, weights: Path, dataset: Path, scale: Scale) -> None:
+def write_report(options: Options, world: World, dataset: Path, scale: Scale) -> None:
     """OUT/report.html and what goes with it."""
     from trainer.shapes import pipeline_stages
     from trainer.shapes.page import write_page
     from trainer.shapes.workers import in_parallel
 
     nets = {
-        name: pipeline_stages.fit_net(dataset, options.out / f"fit-{name}", seed=options.seed, **changes)
+        name: pipeline_stages.fit_net(world, dataset, options.out / f"fit-{name}", seed=options.seed, **changes)
         for name, changes in pipeline_stages.NETS.items()
     }
-    what = weights, nets, list(pipeline_stages.two_settings().values()), options.out, scale
+    what = world, nets, list(pipeline_stages.two_settings(world).values()), options.out, scale
     in_parallel(pipeline_stages.compare, *what)
-    about = {"command": command(options), "title": TITLE, "introduction": INTRODUCTION, "metrics": METRICS}
+    metrics = dict.fromkeys((world.reports, "captions-right", world.selects))
+    about = {
+        "command": command(options),
+        "title": TITLE,
+        "introduction": introduction(world),
+        "metrics": {metric: {"factor": 1, "label": LABELS[metric]} for metric in metrics},
+        "selecting": [world.selects],
+    }
     evaluation = pipeline_stages.compare(*what, about=about)
-    write_page(options.out, pipeline_stages.load_world(weights), nets, dataset, evaluation)
+    write_page(options.out, world, pipeline_stages.load_models(world).base, nets, dataset, evaluation)
     log.info("%s", options.out / "report.html")
+
+
+def introduction(world: World) -> list[str]:
+    """Two paragraphs."""
+    judged = "The score is a detector's log-likelihood of what the caption says"
+    if world.reports != world.selects:
+        judged = (
+            "Two detectors look at the pictures: A selected the pairs and chose the settings, B, which differs in "
+            "architecture, seed and training pictures, only reports. The score is B's log-likelihood of what the "
+            "caption says"
+        )
+    return [
+        "The whole method on a tiny text-to-image model of coloured shapes: pairs of noises were collected and "
+        "selected, nets were fitted on them, and here is what their golden noise does to pictures of captions and "
+        "seeds that no net was fitted on and no setting chosen on. inversion is the re-denoised noise itself, which "
+        "nets learn to predict; wrong-prompt is the control: the noise made for another caption.",
+        f"Two settings: guidance 1, where the effect is strong, and guidance {world.guidance:g} with the same "
+        f"{world.recipe.schedule.steps} steps, where it is weak. {judged}; captions right is whether all of it is "
+        "there and nothing else.",
+    ]
 
 
 def command(options: Options) -> str:
     """What was typed."""
     flags = [f"--{name}" for name in ("full", "retrain") if getattr(options, name)]
-    return shlex.join(["npnet", "demo", "--out", str(options.out), *flags, "--seed", str(options.seed)])
+    out = ["--out", str(options.out), "--base", options.base]
+    return shlex.join(["npnet", "demo", *out, *flags, "--seed", str(options.seed)])
 
 
 def retrained(options: Options) -> Path:
@@ -118,7 +145,7 @@ def retrained(options: Options) -> Path:
     folder = options.out / f"weights-{options.seed}"
     assessment = folder / "assessment.md"
     if not assessment.exists():
-        retrain(folder, options.seed)
+        retrain(folder, options.seed, find_device(options.device))
         with atomic_write(assessment) as partial:  # that it is there says that the models are
             partial.write_text(assess(folder), encoding="utf-8")
     print(assessment.read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet
 from npnet_core.npd import NPDReader
 from trainer import bases
+from trainer.bases import Base
 from trainer.data.images import read_images
 from trainer.evaluation.evaluate import Evaluation
 from trainer.evaluation.results import summarise
@@ -21,36 +22,39 @@ from trainer.fitting.learning_curve import learning_curve
 from trainer.report.data_uri import data_uri
 from trainer.report.page import Section, block, macros, section, table
 from trainer.report.report import write_report
-from trainer.shapes.pipeline_stages import RECIPE, World, fits, two_settings
+from trainer.shapes.pipeline_stages import fits, two_settings
+from trainer.shapes.worlds import World
 
 SHOWN = 6  # pairs whose noise is shown: the first, not the best
 ENLARGED = 3  # the change, so that it can be seen beside the noise
 
 
-def write_page(out: Path, models: World, files: Mapping[str, Path], dataset: Path, evaluation: Evaluation) -> None:
+def write_page(
+    out: Path, world: World, base: Base, files: Mapping[str, Path], dataset: Path, evaluation: Evaluation
+) -> None:
     """OUT/report.html, report.md and results.json, from nets' files and an evaluation whose folder is OUT too."""
     nets = {name: load_npnet(path) for name, path in files.items()}
     results = summarise(evaluation.rows, evaluation.about)
     write_report(
         out,
         results,
-        [about_fits(dataset, nets), learning_curves(out, nets), noise_pictures(out, models, nets, results)],
+        [about_fits(world, dataset, nets), learning_curves(out, nets), noise_pictures(out, world, base, nets, results)],
     )
 
 
-def about_fits(dataset: Path, nets: Mapping[str, GoldenNet]) -> Section:
+def about_fits(world: World, dataset: Path, nets: Mapping[str, GoldenNet]) -> Section:
     """Pairs, selection and fit of every net."""
-    reader = NPDReader(dataset)
+    reader, recipe = NPDReader(dataset), world.recipe
     words = (
         f"{len(reader):,} pairs of noises were made for {len(reader.prompts)} captions, none of which is reported "
-        f"here: re-denoised at guidance {RECIPE.cfg:g} down and {RECIPE.inversion_cfg:g} back between the first two of "
-        f"{RECIPE.schedule.steps} DDIM steps. Both noises of a pair became pictures, both pictures were scored, and a "
-        "pair was kept if its target's picture scored higher. Unselected nets saw all pairs. npnet is the published "
-        "architecture, unet a U-Net of ours that reads every token of the prompt. Trained on are the kept pairs of all "
-        "captions but a twentieth. Explained is the share of the target's change that a net predicts for kept pairs of "
-        "the others, which it never saw: 0 is no better than leaving the noise alone. Prompt dependence is how far "
-        "apart the net's changes for two captions are, in units of the change: 0 for a net that ignores the caption, "
-        "about 1.4 if they have nothing in common."
+        f"here: re-denoised at guidance {recipe.cfg:g} down and {recipe.inversion_cfg:g} back between the first two of "
+        f"{recipe.schedule.steps} {recipe.schedule.sampler} steps. Both noises of a pair became pictures, both were "
+        f"scored by {world.selects}, and a pair was kept if its target's picture scored higher. Unselected nets saw "
+        "all pairs. npnet is the published architecture, unet a U-Net of ours that reads every token of the prompt. "
+        "Trained on are the kept pairs of all captions but a twentieth. Explained is the share of the target's change "
+        "that a net predicts for kept pairs of the others, which it never saw: 0 is no better than leaving the noise "
+        "alone. Prompt dependence is how far apart the net's changes for two captions are, in units of the change: 0 "
+        "for a net that ignores the caption, about 1.4 if they have nothing in common."
     )
     head, rows = fits(nets)
     return section("Where the nets come from", [("", [block("paragraph", words), table(head, rows)])])
@@ -63,19 +67,19 @@ def learning_curves(out: Path, nets: Mapping[str, GoldenNet]) -> Section:
     return Section("What they learnt", "".join(figure(Markup(svg), name, "chart") for name, svg in drawn.items()))
 
 
-def noise_pictures(out: Path, models: World, nets: Mapping[str, GoldenNet], results: dict) -> Section:
+def noise_pictures(out: Path, world: World, base: Base, nets: Mapping[str, GoldenNet], results: dict) -> Section:
     """Noise, golden noise, their difference and both pictures: the first pairs at the strong setting, for each net."""
-    setting = two_settings()["strong"]
+    setting = two_settings(world)["strong"]
     items = [item for item in results["items"] if item["setting"] == setting.name][:SHOWN]
-    prompts = bases.encode(models.base, [item["prompt"] for item in items])
-    noise = bases.initial_noise(models.base, [item["seed"] for item in items], setting.height, setting.width)
+    prompts = bases.encode(base, [item["prompt"] for item in items])
+    noise = bases.initial_noise(base, [item["seed"] for item in items], setting.height, setting.width)
     words = (
         f"The first {len(items)} pairs, not the best. Of four latent channels the first three are shown as red, green "
         f"and blue; the change is enlarged {ENLARGED} times. Pictures are of guidance {setting.cfg:g}."
     )
     head, parts = ["caption, seed", "noise", "golden noise", "change", "standard picture", "golden picture"], []
     for name, npnet in nets.items():
-        golden, rows = bases.golden(models.base, npnet, noise, prompts), []
+        golden, rows = bases.golden(base, npnet, noise, prompts), []
         for item, before, after in zip(items, noise, golden, strict=True):
             pictures = read_images([out / item["images"][method] for method in ("standard", name)])
             cells = [noise_rgb(before), noise_rgb(after), noise_rgb(ENLARGED * (after - before)), *pictures]

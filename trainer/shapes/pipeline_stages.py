@@ -9,6 +9,7 @@ from pathlib import Path
 
 from npnet_core.architectures import GoldenNet
 from npnet_core.checkpoint import load_npnet
+from npnet_core.preference import Scorer
 from trainer import bases
 from trainer.bases import Base
 from trainer.collecting.collect import collect
@@ -21,110 +22,100 @@ from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.sampling_settings import Setting
 from trainer.fitting.fit import fit
 from trainer.fitting.settings import NetSettings, NoisePairs, Runtime, Settings, Training
-from trainer.shapes import WEIGHTS, world
-from trainer.shapes.scorer import ShapesScorer, load_scorers
+from trainer.shapes.world import SIZE
+from trainer.shapes.worlds import Scale, World
 
-RECIPE = Recipe()  # the paper's for SDXL
 COLLECTED_SEEDS = range(0, 1025)  # the paper's, too
 REPORTED_SEEDS = range(2_000_000, 3_000_000)  # of pictures that are reported
-PREFERENCE = "shapes"  # the scorer that selects
-
 EPOCHS = 15  # longer, and it forgets captions that it was not shown: seen on held-out captions of 2,000 pairs
 
-# Both architectures at a size that fits 16x16 latents: the paper's with a Swin of two stages over 32x32.
+# Both architectures at a size that fits small latents (8x8, the first world's 16x16): the paper's with a Swin of two
+# stages over 32x32.
 SMALL_SWIN = {"swin_size": 32, "swin_dim": 48, "swin_depths": (2, 2), "swin_heads": (2, 4), "swin_window": 4}
 SMALL_UNET = {"arch": "unet", "widths": (64, 64, 96)}
 
 # the demo's nets: name → what is changed in :func:`fit_net`
 NETS: dict[str, dict] = {
     "npnet": {},
-    "npnet-unselected": {"scorer": "none"},
+    "npnet-unselected": {"selected": False},
     "unet": {"shape": SMALL_UNET},
 }
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much of everything.
+def two_settings(world: World, size: tuple[int, int] = SIZE) -> dict[str, Setting]:
+    """Where the effect is strong, and where it is weak: without guidance and with.
 
     Args:
-        captions, seeds: captions that pairs are collected for, at most the 400 that are not reported; seeds for each.
-        reported_captions, reported_seeds: captions that are reported, at most 128; seeds for each.
+        size: (height, width) in pixels.
     """
-
-    captions: int
-    seeds: int
-    reported_captions: int
-    reported_seeds: int
-
-
-QUICK = Scale(360, 5, 100, 3)
-FULL = Scale(400, 15, 128, 8)
-
-
-def two_settings(height: int = world.SIZE[0], width: int = world.SIZE[1]) -> dict[str, Setting]:
-    """Where the effect is strong, and where it is weak. Chosen on captions that are not reported."""
     return {
-        "strong": Setting(RECIPE.schedule, 1.0, height, width),
-        "weak": Setting(RECIPE.schedule, RECIPE.cfg, height, width),
+        "strong": Setting(world.recipe.schedule, 1.0, *size),
+        "weak": Setting(world.recipe.schedule, world.guidance, *size),
     }
 
 
 @dataclass(frozen=True)
-class World:
-    """The models of one demo."""
+class Models:
+    """The models of one world."""
 
     base: Base
-    scorers: tuple[ShapesScorer, ShapesScorer]
+    scorers: tuple[Scorer, ...]
 
 
-def load_world(folder: Path = WEIGHTS) -> World:
-    """The models in a folder that :func:`trainer.shapes.train.retrain` wrote; the shipped ones by default."""
-    return World(bases.load_base(folder / "base"), load_scorers(folder / "detector.safetensors"))
+def load_models(world: World, device: str = "cpu") -> Models:
+    """In single precision, wherever they are."""
+    return Models(bases.load_base(world.base, device=device, precision="fp32"), world.scorers(world.detectors, device))
 
 
 def collect_pairs(
-    weights: Path,
+    world: World,
     folder: Path,
     scale: Scale,
     *,
-    recipe: Recipe = RECIPE,
+    recipe: Recipe | None = None,
     batch: int = 50,
     worker: tuple[int, int] = (0, 1),
 ) -> None:
     """Stage I: pairs with scores, for captions that are not reported.
 
     Args:
-        weights: the folder of the models.
         folder: the dataset's.
+        recipe: the world's by default.
         worker: (i, n), to do the i-th of n parts of the captions.
     """
-    models = load_world(weights)
-    captions = world.split_captions()[0][: scale.captions]
+    models, recipe = load_models(world), recipe or world.recipe
+    captions = world.captions()[0][: scale.captions]
     shape = bases.latent_shape(models.base, recipe.height, recipe.width)
     keys = share_of(pair_keys(captions, COLLECTED_SEEDS, scale.seeds, shape), *worker)
-    preference = models.scorers[:1]
-    settings = manifest(models.base, recipe, [scorer.kind for scorer in preference])
+    preference = [scorer for scorer in models.scorers if scorer.kind == world.selects]
+    settings = manifest(models.base, recipe, [world.selects])
     with open_dataset(folder, settings, worker=f"demo-{worker[0]}of{worker[1]}") as writer:
         collect(models.base, preference, recipe, keys, writer, batch=batch)
 
 
 def fit_net(
+    world: World,
     dataset: Path,
     out: Path,
     *,
     seed: int,
+    selected: bool = True,
     shape: Mapping[str, object] = SMALL_SWIN,
-    scorer: str = PREFERENCE,
     margin: float = 0.0,
     limit: int | None = None,
     without: tuple[str, ...] = (),
 ) -> Path:
-    """Stage II; returns the net's file. ``shape`` are fields of NetSettings, and so is ``without``."""
+    """Stage II; returns the net's file.
+
+    Args:
+        selected: whether the world's scorer that selects chooses the pairs …
+        margin: … by how much the target's picture has to score higher.
+        shape, without: fields of NetSettings.
+    """
     return fit(
         Settings(
             out,
-            NoisePairs(dataset, scorer=(scorer,), margin=(margin,), limit=limit),
+            NoisePairs(dataset, scorer=(world.selects if selected else "none",), margin=(margin,), limit=limit),
             NetSettings(**shape, without=without),
             Training(lr=1e-3, schedule="cosine", warmup=20, epochs=EPOCHS, seed=seed),
             Runtime(device="cpu"),
@@ -155,7 +146,7 @@ def fits(nets: Mapping[str, GoldenNet]) -> tuple[list[str], list[list[str]]]:
 
 
 def compare(
-    weights: Path,
+    world: World,
     nets: Mapping[str, Path],
     settings: Sequence[Setting],
     out: Path,
@@ -170,12 +161,11 @@ def compare(
     """Stage III: everything against standard, on captions that no net was fitted on and nothing chosen on.
 
     Args:
-        weights: the folder of the models.
         nets: name → file.
         worker: (i, n), to do the i-th of n parts of the captions.
     """
-    models = load_world(weights)
-    _, captions = world.split_captions()
+    models = load_models(world)
+    _, captions = world.captions()
     return evaluate(
         models.base,
         {name: load_npnet(path) for name, path in nets.items()},

@@ -1,9 +1,10 @@
-"""Make the shipped weights anew: the autoencoder, the detector, the text-to-image model, in this order."""
+"""Make the shipped weights anew: the autoencoder, the two detectors, then both text-to-image models."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,65 +15,105 @@ from tqdm import trange
 
 from trainer.shapes import components as parts
 from trainer.shapes import world
-from trainer.shapes.scorer import Detector
+from trainer.shapes.flow_batches import chat_ids, hidden_states, velocity
+from trainer.shapes.scorer import DETECTORS
 
 UNPROMPTED = 0.1  # share of pictures trained without caption, for guidance
 WIDE_SHARE = 4  # every fourth batch is of the second size
 KL_WEIGHT = 1e-4
-NOISE = 0.08  # standard deviation, in pixel values, of what the detector must see through
+NOISE = 0.08  # standard deviation, in pixel values, of what the detectors must see through
 
 
-def retrain(folder: Path, seed: int = 0) -> None:
-    """Train everything (at most 20 minutes on two cores) and write it, as the package ships it.
+@dataclass(frozen=True)
+class Round:
+    """Of training: its rate rises, stays and falls to zero; the next one begins with what this one leaves.
 
     Args:
-        folder: gets ``base``, a pipeline folder, and ``detector.safetensors``; both in fp16.
-        seed: of weights and pictures.
+        steps: batches of fresh pictures.
+        lr: the highest learning rate.
+        size: pictures in a batch.
     """
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    pipe = parts.pipeline()
-    train_autoencoder(pipe.vae, generator)
-    detector = train_detector(pipe.vae, generator)
-    train_text_to_image(pipe, generator)
-    save(folder, pipe, detector)
+
+    steps: int
+    lr: float
+    size: int = 256
 
 
-def save(folder: Path, pipe, detector: Detector) -> None:
+ROUNDS = {  # about what the shipped weights were made with, on a GPU
+    "autoencoder": (Round(1700, 2e-3, 16),),
+    "a": (Round(2700, 2e-3),),
+    "b": (Round(2700, 1e-3),),
+    "stable diffusion": (Round(1800, 1.5e-3),),
+    "z-image": (Round(2000, 1.5e-3), Round(1100, 1e-3)),
+}
+
+
+def retrain(folder: Path, seed: int = 0, device: str | torch.device = "cpu", rounds: Mapping = ROUNDS) -> None:
+    """Train everything and write it, as the package ships it: several hours on two cores, minutes on a GPU.
+
+    Args:
+        folder: gets ``base`` and ``flow``, pipeline folders, and a file per detector; all in fp16.
+        seed: of weights and pictures; every part has its own, so the detectors saw different ones.
+        rounds: of every part, see :data:`ROUNDS`.
+    """
+    vae = train_autoencoder(seed, device, *rounds["autoencoder"])
+    for number, name in enumerate(DETECTORS):
+        save_detector(train_detector(name, vae, seed + 100 + number, *rounds[name]), name, folder)
+    save_pipeline(train_stable_diffusion(vae, seed + 200, *rounds["stable diffusion"]), folder / "base")
+    save_pipeline(train_z_image(vae, seed + 300, *rounds["z-image"]), folder / "flow")
+
+
+def save_detector(detector: nn.Module, name: str, folder: Path) -> None:
+    """Write it in fp16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.half().contiguous() for name, value in detector.state_dict().items()}
+    save_file(weights, folder / f"detector-{name}.safetensors")
+
+
+def save_pipeline(pipe, folder: Path) -> None:
     """Write the parts in fp16, half the size; measured harmless."""
     pipe = copy.deepcopy(pipe)
-    for part in (pipe.vae, pipe.text_encoder, pipe.unet):
-        part.half()
-    pipe.save_pretrained(folder / "base")
-    weights = {name: value.half().contiguous() for name, value in detector.state_dict().items()}
-    save_file(weights, folder / "detector.safetensors")
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            part.to("cpu", torch.float16)
+    pipe.save_pretrained(folder)
 
 
 def batches(
-    steps: int, size: int, generator: torch.Generator, label: str
-) -> Iterator[tuple[float, list, world.Pictures]]:
-    """``steps`` batches of fresh pictures behind a progress bar.
+    round: Round, generator: torch.Generator, label: str
+) -> Iterator[tuple[int, list[world.Scene], world.Pictures]]:
+    """A round's batches of fresh pictures behind a progress bar.
 
     Yields:
-        progress in 0..1, the scenes, their pictures; every :data:`WIDE_SHARE`-th batch is of the second size.
+        the step's number, the scenes, their pictures; every :data:`WIDE_SHARE`-th batch is of the second size.
     """
-    for step in trange(steps, desc=label, unit="step", smoothing=0.05):
-        scenes = world.random_scenes(size, generator)
+    scenes_generator = torch.Generator().manual_seed(generator.initial_seed())
+    for step in trange(round.steps, desc=label, unit="step", smoothing=0.05):
+        scenes = world.random_scenes(round.size, scenes_generator)
         shape = world.WIDE if step % WIDE_SHARE == WIDE_SHARE - 1 else world.SIZE
-        yield step / steps, scenes, world.draw(scenes, generator, shape)
+        yield step, scenes, world.draw(scenes, generator, shape)
 
 
-def train_autoencoder(vae, generator: torch.Generator, steps: int = 400) -> None:
+def seeded(seed: int, device: str | torch.device) -> torch.Generator:
+    """A generator on the device; torch's global one, which weights are drawn from, starts at the seed too."""
+    torch.manual_seed(seed)
+    return torch.Generator(device).manual_seed(seed)
+
+
+def train_autoencoder(seed: int, device: str | torch.device, round: Round) -> nn.Module:
     """A plain KL autoencoder; then its latents are given zero mean and unit variance per channel."""
-    optimizer = torch.optim.AdamW(vae.parameters(), 2e-3, betas=(0.9, 0.99))
-    for progress, _, (images, _) in batches(steps, 64, generator, "autoencoder"):
+    generator = seeded(seed, device)
+    vae = parts.autoencoder().to(device)
+    optimizer = torch.optim.AdamW(vae.parameters(), round.lr, betas=(0.9, 0.99))
+    for step, _, (images, _) in batches(round, generator, "autoencoder"):
         x = to_network(images)
         posterior = vae.encode(x).latent_dist
         decoded = vae.decode(posterior.sample(generator)).sample
         loss = F.mse_loss(decoded, x) + KL_WEIGHT * posterior.kl().mean() / x[0].numel()
-        descend(optimizer, loss, 2e-3, progress)
-    normalise_latents(vae, to_network(world.draw(world.random_scenes(2048, generator), generator).images))
-    vae.requires_grad_(False)
+        descend(optimizer, loss, round, step)
+    scenes = world.random_scenes(2048, torch.Generator().manual_seed(seed))
+    normalise_latents(vae, to_network(world.draw(scenes, generator).images))
+    return vae.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -81,7 +122,7 @@ def normalise_latents(vae, x: Tensor) -> None:
 
     What the autoencoder reconstructs stays the same.
     """
-    latents = vae.encode(x).latent_dist.mode()
+    latents = torch.cat([vae.encode(chunk).latent_dist.mode() for chunk in x.split(256)])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = len(mean)  # quant_conv makes the means, then the log variances
     vae.quant_conv.weight[:channels] /= std[:, None, None, None]
@@ -91,62 +132,123 @@ def normalise_latents(vae, x: Tensor) -> None:
     vae.post_quant_conv.weight *= std[None, :, None, None]
 
 
-def train_detector(vae, generator: torch.Generator, steps: int = 900) -> Detector:
+def train_detector(name: str, vae: nn.Module, seed: int, round: Round) -> nn.Module:
     """On real pictures, half of them through the autoencoder, with noise of any strength up to :data:`NOISE`."""
-    detector = Detector()
-    optimizer = torch.optim.AdamW(detector.parameters(), 1.5e-3, betas=(0.9, 0.99))
-    for progress, scenes, (images, centres) in batches(steps, 64, generator, "detector"):
+    generator = seeded(seed, vae.device)
+    detector = DETECTORS[name]().to(vae.device)
+    optimizer = torch.optim.AdamW(detector.parameters(), round.lr, betas=(0.9, 0.99))
+    for step, scenes, (images, centres) in batches(round, generator, f"detector {name}"):
         half = len(images) // 2
         with torch.no_grad():
             images = torch.cat([reconstruct(vae, images[:half]), images[half:]])
-        strength = NOISE * torch.rand(len(images), 1, 1, 1, generator=generator)
-        seen = detector(images + strength * torch.randn(images.shape, generator=generator))
-        rows = torch.arange(len(scenes))[:, None]
-        kinds = torch.tensor([(scene.first, scene.second) for scene in scenes])
-        expected = torch.zeros_like(seen.presence)
-        expected[rows, kinds] = 1
-        misplaced = (seen.centres[rows, kinds] - centres) / world.SIZE[0]
-        loss = F.binary_cross_entropy_with_logits(seen.presence, expected) + 8 * misplaced.square().mean()
-        descend(optimizer, loss, 1.5e-3, progress)
+        strength = NOISE * torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device)
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        loss = misjudgement(detector(images + strength * noise), world.Facts.of(scenes, images.device), centres)
+        descend(optimizer, loss, round, step)
     return detector.eval()
 
 
-def train_text_to_image(pipe, generator: torch.Generator, steps: int = 3600) -> None:
-    """UNet and text encoder together, at all noise levels; what stays is their moving average."""
-    tokens = {scene: pipe.tokenizer(scene.caption, padding="max_length").input_ids for scene in world.SCENES}
-    unprompted = pipe.tokenizer("", padding="max_length").input_ids
-    alphas_cumprod = pipe.scheduler.alphas_cumprod
-    networks = nn.ModuleDict({"unet": pipe.unet, "text": pipe.text_encoder}).to(memory_format=torch.channels_last)
-    average = copy.deepcopy(networks)
-    optimizer = torch.optim.AdamW(networks.parameters(), 1e-3, betas=(0.9, 0.99))
-    for progress, scenes, (images, _) in batches(steps, 32, generator, "text to image"):
-        with torch.no_grad():
-            latents = pipe.vae.encode(to_network(images)).latent_dist.mode()
-        dropped = (torch.rand(len(scenes), generator=generator) < UNPROMPTED).tolist()
-        ids = [unprompted if drop else tokens[scene] for scene, drop in zip(scenes, dropped, strict=True)]
-        spread = torch.arange(len(scenes)) / len(scenes)  # every batch has early and late timesteps
-        t = ((spread + torch.rand(1, generator=generator)) % 1 * len(alphas_cumprod)).long()
-        alpha = alphas_cumprod[t].sqrt()[:, None, None, None]
-        sigma = (1 - alphas_cumprod[t]).sqrt()[:, None, None, None]
-        eps = torch.randn(latents.shape, generator=generator)
-        x = (alpha * latents + sigma * eps).contiguous(memory_format=torch.channels_last)
-        velocity = alpha * eps - sigma * latents
-        prompt_embeds = networks["text"](torch.tensor(ids)).last_hidden_state
-        with torch.autocast("cpu", torch.bfloat16):  # a quarter faster on two cores
-            predicted = networks["unet"](x, t, prompt_embeds).sample
-        loss = F.mse_loss(predicted.float(), velocity)
-        descend(optimizer, loss, 1e-3, progress)
-        with torch.no_grad():
-            decay = min(0.998, progress * steps / (progress * steps + 20))
-            for mean, value in zip(average.parameters(), networks.parameters(), strict=True):
-                mean.lerp_(value, 1 - decay)
-    networks.to(memory_format=torch.contiguous_format).load_state_dict(average.state_dict())
+def misjudgement(seen, facts: world.Facts, centres: Tensor) -> Tensor:
+    """The detectors' loss: cross entropy of counts, sizes where the caption says one, and ground; misplacement."""
+    rows, there = torch.arange(len(centres), device=centres.device)[:, None], facts.kinds >= 0
+    kinds = facts.kinds.clamp(min=0)
+    counts = F.cross_entropy(seen.counts.flatten(0, 1), facts.counts().flatten()) * seen.counts.shape[1]
+    misplaced = (seen.centres[rows, kinds] - centres)[there] / world.SIZE[0]
+    said = facts.size >= 0
+    size = F.binary_cross_entropy_with_logits(seen.large[rows[:, 0], kinds[:, 0]][said], facts.size[said].float())
+    ground = F.binary_cross_entropy_with_logits(seen.light, facts.ground.float())
+    return counts + 8 * misplaced.square().mean() + size + ground
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float, progress: float) -> None:
+def train_stable_diffusion(vae: nn.Module, seed: int, *rounds: Round):
+    """A Stable Diffusion that predicts v, its text encoder with it."""
+    torch.manual_seed(seed)
+    pipe = parts.stable_diffusion(vae)
+    ids = {caption: pipe.tokenizer(caption, padding="max_length").input_ids for caption in ("", *world.BY_CAPTION)}
+    alphas_cumprod = pipe.scheduler.alphas_cumprod.to(vae.device)
+    networks = nn.ModuleDict({"unet": pipe.unet, "text": pipe.text_encoder}).to(vae.device)
+
+    def loss(latents: Tensor, captions: list[str], u: Tensor, eps: Tensor) -> Tensor:
+        t = (u * len(alphas_cumprod)).long()
+        alpha, sigma = (value[t].sqrt()[:, None, None, None] for value in (alphas_cumprod, 1 - alphas_cumprod))
+        tokens = torch.tensor([ids[caption] for caption in captions], device=latents.device)
+        prompt_embeds = networks["text"](tokens).last_hidden_state
+        predicted = networks["unet"](alpha * latents + sigma * eps, t, prompt_embeds).sample
+        return F.mse_loss(predicted.float(), alpha * eps - sigma * latents)
+
+    train_text_to_image(networks, vae, loss, seed, rounds, "stable diffusion")
+    return pipe
+
+
+def train_z_image(vae: nn.Module, seed: int, *rounds: Round):
+    """A Z-Image, its text encoder with it, at the noise levels that its scheduler shifts an even spacing to."""
+    torch.manual_seed(seed)
+    pipe = parts.z_image(vae)
+    ids = {caption: chat_ids(pipe.tokenizer, caption) for caption in ("", *world.BY_CAPTION)}
+    shift = pipe.scheduler.config.shift
+    networks = nn.ModuleDict({"transformer": pipe.transformer, "text": pipe.text_encoder}).to(vae.device)
+
+    def loss(latents: Tensor, captions: list[str], u: Tensor, eps: Tensor) -> Tensor:
+        sigma = shift * u / (1 + (shift - 1) * u)
+        prompt_embeds, lengths = hidden_states(networks["text"], [ids[caption] for caption in captions])
+        x = latents + sigma[:, None, None, None] * (eps - latents)
+        predicted = velocity(networks["transformer"], x, sigma, prompt_embeds, lengths)
+        return F.mse_loss(predicted.float(), eps - latents)
+
+    train_text_to_image(networks, vae, loss, seed, rounds, "z-image")
+    return pipe
+
+
+def train_text_to_image(
+    networks: nn.ModuleDict,
+    vae: nn.Module,
+    loss: Callable[[Tensor, list[str], Tensor, Tensor], Tensor],
+    seed: int,
+    rounds: Sequence[Round],
+    label: str,
+) -> None:
+    """Network and text encoder together; what each round leaves in ``networks`` is their moving average.
+
+    Args:
+        loss: of latents [B, C, h, w], captions, B numbers in 0..1 spread evenly, and eps [B, C, h, w].
+        seed: of the first round's pictures and noise; the next rounds count on.
+    """
+    for number, round in enumerate(rounds):
+        generator = torch.Generator(vae.device).manual_seed(seed + number)
+        train_round(networks, vae, loss, generator, round, f"{label}, round {number + 1} of {len(rounds)}")
+
+
+def train_round(
+    networks: nn.ModuleDict, vae: nn.Module, loss: Callable, generator: torch.Generator, round: Round, label: str
+) -> None:
+    """One round of :func:`train_text_to_image`."""
+    device = vae.device
+    average = [parameter.detach().clone() for parameter in networks.parameters()]
+    optimizer = torch.optim.AdamW(networks.parameters(), round.lr, betas=(0.9, 0.99))
+    for step, scenes, (images, _) in batches(round, generator, label):
+        with torch.no_grad():
+            latents = vae.encode(to_network(images)).latent_dist.mode()
+        dropped = (torch.rand(round.size, generator=generator, device=device) < UNPROMPTED).tolist()
+        captions = ["" if drop else scene.caption for scene, drop in zip(scenes, dropped, strict=True)]
+        spread = torch.arange(round.size, device=device) / round.size  # every batch has early and late timesteps
+        u = (spread + torch.rand(1, generator=generator, device=device)) % 1
+        eps = torch.randn(latents.shape, generator=generator, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):  # CPUs emulate it
+            value = loss(latents, captions, u, eps)
+        descend(optimizer, value, round, step)
+        with torch.no_grad():
+            decay = min(0.998, step / (step + 20))
+            torch._foreach_lerp_(average, list(networks.parameters()), 1 - decay)
+    with torch.no_grad():
+        for parameter, mean in zip(networks.parameters(), average, strict=True):
+            parameter.copy_(mean)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, round: Round, step: int) -> None:
     """One step at a rate that warms up, stays, and falls to zero in the last 40 %."""
+    progress = step / round.steps
     for group in optimizer.param_groups:
-        group["lr"] = lr * min(1, progress / 0.03 + 0.02, (1 - progress) / 0.4)
+        group["lr"] = round.lr * min(1, progress / 0.03 + 0.02, (1 - progress) / 0.4)
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
