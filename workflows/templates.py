@@ -5,20 +5,39 @@ from __future__ import annotations
 from workflows.graph import ModelFile, Node, Output, node
 from workflows.layout import Layout, column, group, row
 from workflows.parts import (
+    CLIP_L,
     DREAMSHAPER,
     DREAMSHAPER_NPNET,
+    FLUX_DEV,
+    FLUX_VAE,
     HPS,
     HUNYUAN_DIT,
     HUNYUAN_NPNET,
+    KREA_2,
+    KREA_VAE,
     OURS,
     PICTURE,
+    QWEN_3,
+    QWEN_3_VL,
+    QWEN_25_VL,
+    QWEN_IMAGE,
+    QWEN_VAE,
+    REDENOISE,
+    SD35,
     SDXL,
     SDXL_NPNET,
+    T5_XXL,
+    Z_IMAGE,
+    Z_IMAGE_TURBO,
+    Stack,
     golden_noise,
     hps_filter,
     load_checkpoint,
+    load_model,
     load_npnet,
+    load_parts,
     load_scorer,
+    load_whole,
     negative_prompt,
     next_seed,
     no_prompt,
@@ -155,55 +174,13 @@ it changes nothing. Use either this node or *NPNet Golden Noise*: together they 
 
 
 def collect_pairs_sdxl() -> Layout:
-    checkpoint, scorer = load_checkpoint(SDXL), load_scorer(HPS)
-    prompt = prompt_text("A watercolour of two hedgehogs sharing a red umbrella")
-    positive = positive_prompt(checkpoint["CLIP"], prompt)
-    negative = no_prompt(positive)
-    latent, noise = square_latent(), next_seed()
-    sigmas = node("BasicScheduler", model=checkpoint["MODEL"], scheduler="normal", steps=10, denoise=1.0)
-    pair = redenoise_pair(checkpoint, positive, negative, noise, sigmas, latent)
-    images = sample_each(
-        {"source": pair["source"], "target": pair["target"]},
-        checkpoint=checkpoint,
-        positive=positive,
-        negative=negative,
-        latent=latent,
-        steps=10,
-    )
-    verdict = hps_filter(scorer, prompt, images["source"], images["target"], 90, noise_pair=pair["pair"])
-    saved = node(
-        "NPNetSavePair",
-        noise_pair=verdict["pair"],
-        prompt=prompt,
+    return collect_pairs(
+        load_whole(SDXL),
+        title="Collect noise pairs for SDXL",
+        prompt="A watercolour of two hedgehogs sharing a red umbrella",
         dataset="sdxl",
-        base_model="sd_xl_base_1.0",
-        sampling="euler, normal, 10 steps, cfg 5.5",
-        color=OURS,
-        box=(PICTURE[0], 100),
-    )
-    source, target = (
-        node("PreviewImage", images=images[side], title=f"From the {side} noise", box=PICTURE)
-        for side in ("source", "target")
-    )
-    return row(
-        column(group("Models", checkpoint, scorer), group("Prompt", prompt, positive, negative)),
-        group("A pair of noises", latent, noise, sigmas, pair),
-        column(
-            note(
-                "Collect noise pairs for SDXL",
-                """
-Stage I of the paper. *Re-denoise Pair* makes the target noise, both noises are sampled, *HPS Filter* asks which image
-suits the prompt better, *Save Noise Pair* appends the pair to the dataset `output/npd/sdxl`, kept or not.
-""",
-                """
-Queue many runs with many prompts: `npnet fit` reads the dataset and decides which pairs count. With HPSv2 the paper
-keeps about three of four. `npnet collect` does the same without ComfyUI, several times faster.
-""",
-                SDXL,
-                HPS,
-            ),
-            row(column(images, verdict), column(row(source, target), saved)),
-        ),
+        zeroed=True,
+        steps=10,
     )
 
 
@@ -311,6 +288,110 @@ Neither wins every time. Compare many seeds before you judge: a single pair of p
     )
 
 
+def redenoise_z_image() -> Layout:
+    return redenoised_beside_ordinary(
+        load_parts(Z_IMAGE, FLUX_VAE, (QWEN_3,), "lumina2", shift=3.0),
+        title="Golden noise for Z-Image, without a net",
+        prompt="A clockmaker's cluttered workshop at dusk, brass gears floating like dust in a sunbeam",
+        steps=25,
+        cfg=4.0,
+        sampler_name="res_multistep",
+        depth=3,
+    )
+
+
+def redenoise_z_image_turbo() -> Layout:
+    return redenoised_beside_ordinary(
+        load_parts(Z_IMAGE_TURBO, FLUX_VAE, (QWEN_3,), "lumina2", shift=3.0),
+        title="Re-denoised noise for Z-Image-Turbo",
+        about="""
+One seed, twice. Turbo is distilled and has no guidance that could go into the noise, so the undistilled **Z-Image**
+re-denoises and Turbo samples. The negative prompt is Z-Image's.
+""",
+        expect="""
+Tried for function, not measured: whether a distilled model gains from its sibling's noise is an open question. Compare
+many seeds.
+""",
+        sibling=Z_IMAGE,
+        prompt="A street musician with a glass cello, wet cobblestones, neon reflections, film photograph",
+        steps=8,
+        cfg=1.0,
+        sampler_name="res_multistep",
+        guidance=4.0,
+    )
+
+
+def redenoise_flux_dev() -> Layout:
+    return redenoised_beside_ordinary(
+        load_parts(FLUX_DEV, FLUX_VAE, (CLIP_L, T5_XXL), "flux"),
+        title="Golden noise for FLUX.1-dev, without a net",
+        about="""
+One seed, twice: ordinary noise, and what **re-denoising** makes of it for your prompt before sampling begins.
+FLUX.1-dev is told its guidance: 3.5, as it samples with, on the way down and 1 on the way back.
+""",
+        prompt="An astronaut tending a rooftop herb garden, city of glass domes behind, golden hour",
+        zeroed=True,
+        steps=20,
+        cfg=1.0,
+        sampler_name="euler",
+        guidance=3.5,
+        depth=2,
+    )
+
+
+def redenoise_qwen_image() -> Layout:
+    return redenoised_beside_ordinary(
+        load_parts(QWEN_IMAGE, QWEN_VAE, (QWEN_25_VL,), "qwen_image", shift=3.1),
+        title="Golden noise for Qwen-Image, without a net",
+        prompt='A hand-painted shop sign that reads "Noon", ivy around it, soft rain, shallow depth of field',
+        negative="blurry, low resolution, distorted hands",
+        side=1328,
+        steps=50,
+        cfg=4.0,
+        sampler_name="euler",
+        depth=3,
+    )
+
+
+def redenoise_krea_2() -> Layout:
+    return redenoised_beside_ordinary(
+        load_parts(KREA_2, KREA_VAE, (QWEN_3_VL,), "krea2"),
+        title="Golden noise for Krea-2 Raw, without a net",
+        prompt="A paper-cut diorama of a whale swimming above a fishing village, layered blue card",
+        latent="EmptyLatentImage",
+        steps=28,
+        cfg=4.5,
+        sampler_name="euler",
+        depth=3,
+    )
+
+
+def redenoise_sd35() -> Layout:
+    return redenoised_beside_ordinary(
+        load_whole(SD35),
+        title="Golden noise for SD3.5, without a net",
+        prompt="A lighthouse inside a light bulb on a windowsill, storm outside, macro photograph",
+        steps=20,
+        cfg=4.01,
+        sampler_name="euler",
+        scheduler="sgm_uniform",
+        depth=2,
+    )
+
+
+def collect_pairs_z_image() -> Layout:
+    return collect_pairs(
+        load_parts(Z_IMAGE, FLUX_VAE, (QWEN_3,), "lumina2", shift=3.0),
+        title="Collect noise pairs for Z-Image",
+        prompt="A watercolour of two hedgehogs sharing a red umbrella",
+        dataset="z-image",
+        latent="EmptySD3LatentImage",
+        scheduler="simple",
+        steps=10,
+        cfg=4.0,
+    )
+
+
 TEMPLATES = [
     golden_noise_sdxl,
     golden_noise_ksampler,
@@ -319,6 +400,13 @@ TEMPLATES = [
     collect_pairs_sdxl,
     pick_best_of_n,
     golden_noise_vs_redenoise,
+    redenoise_z_image,
+    redenoise_z_image_turbo,
+    redenoise_flux_dev,
+    redenoise_qwen_image,
+    redenoise_krea_2,
+    redenoise_sd35,
+    collect_pairs_z_image,
 ]
 
 
@@ -351,6 +439,139 @@ def custom_sampling(
         column(
             note(title, about, expect, checkpoint_file, npnet_file),
             row(images, save(images["ordinary"], "ordinary"), save(images["golden"], "golden")),
+        ),
+    )
+
+
+def redenoised_beside_ordinary(
+    models: Stack,
+    *,
+    title: str,
+    about: str = """
+One seed, twice: ordinary noise, and what **re-denoising** makes of it for your prompt before sampling begins: some
+steps down with guidance and as many back without, so that a little of the prompt stays in the noise. No net is needed.
+""",
+    expect: str = """
+Not for every seed, and least where guidance is strong already: compare several seeds. A greater *depth* changes more.
+The help of *Re-denoise (Model)* says what it costs, and what it gained where it was measured.
+""",
+    prompt: str,
+    negative: str = "",
+    zeroed: bool = False,
+    sibling: ModelFile | None = None,
+    latent: str = "EmptySD3LatentImage",
+    side: int = 1024,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str = "simple",
+    guidance: float | None = None,
+    depth: int = 1,
+) -> Layout:
+    """Two KSamplers of one seed, one with the model as it is and one with Re-denoise (Model).
+
+    Args:
+        zeroed: no negative prompt, as for models that are told their guidance.
+        guidance: on the way down, by default that of sampling.
+    """
+    positive = positive_prompt(models["CLIP"], prompt)
+    none = no_prompt(positive) if zeroed else negative_prompt(models["CLIP"], negative)
+    size = square_latent(latent, side)
+    undistilled = () if sibling is None else (load_model(sibling, title="Undistilled sibling"),)
+    patched = node(
+        "NPNetRedenoisePatch",
+        model=models["MODEL"],
+        cfg=cfg if guidance is None else guidance,
+        inversion_cfg=1.0,
+        depth=depth,
+        inversion="exact",
+        color=OURS,
+        **({"redenoise_model": undistilled[0]} if undistilled else {}),
+    )
+    seed = node("PrimitiveInt", value=0, control_after_generate="increment", title="Seed of both")
+    given = {"positive": positive, "negative": none, "latent_image": size, "seed": seed, "steps": steps, "cfg": cfg}
+    given |= {"sampler_name": sampler_name, "scheduler": scheduler, "denoise": 1.0}
+    samples = {
+        name: node("KSampler", model=model, **given, title=f"From {name} noise")
+        for name, model in {"ordinary": models["MODEL"], "re-denoised": patched}.items()
+    }
+    images = {name: node("VAEDecode", samples=each, vae=models["VAE"]) for name, each in samples.items()}
+    files = models.files if sibling is None else (*models.files, sibling)
+    return row(
+        column(group("Models", *models.nodes, *undistilled), group("Prompt", positive, none)),
+        column(group("Size and seed", size, seed), patched),
+        column(
+            note(title, about, expect, *files),
+            row(
+                group("Sampling", *samples.values()),
+                *(column(image, save(image, name)) for name, image in images.items()),
+            ),
+        ),
+    )
+
+
+def collect_pairs(
+    models: Stack,
+    *,
+    title: str,
+    prompt: str,
+    dataset: str,
+    zeroed: bool = False,
+    latent: str = "EmptyLatentImage",
+    scheduler: str = "normal",
+    steps: int,
+    cfg: float = REDENOISE["cfg"],
+) -> Layout:
+    """Stage I of the paper: a pair of noises, both sampled, scored and saved."""
+    scorer, text = load_scorer(HPS), prompt_text(prompt)
+    positive = positive_prompt(models["CLIP"], text)
+    negative = no_prompt(positive) if zeroed else negative_prompt(models["CLIP"], "")
+    size, noise = square_latent(latent), next_seed()
+    sigmas = node("BasicScheduler", model=models["MODEL"], scheduler=scheduler, steps=steps, denoise=1.0)
+    pair = redenoise_pair(models, positive, negative, noise, sigmas, size, cfg=cfg)
+    images = sample_each(
+        {"source": pair["source"], "target": pair["target"]},
+        checkpoint=models,
+        positive=positive,
+        negative=negative,
+        latent=size,
+        scheduler=scheduler,
+        steps=steps,
+        cfg=cfg,
+    )
+    verdict = hps_filter(scorer, text, images["source"], images["target"], 90, noise_pair=pair["pair"])
+    saved = node(
+        "NPNetSavePair",
+        noise_pair=verdict["pair"],
+        prompt=text,
+        dataset=dataset,
+        base_model=models.files[0].name.removesuffix(".safetensors"),
+        sampling=f"euler, {scheduler}, {steps} steps, cfg {cfg:g}",
+        color=OURS,
+        box=(PICTURE[0], 100),
+    )
+    source, target = (
+        node("PreviewImage", images=images[side], title=f"From the {side} noise", box=PICTURE)
+        for side in ("source", "target")
+    )
+    return row(
+        column(group("Models", *models.nodes, scorer), group("Prompt", text, positive, negative)),
+        group("A pair of noises", size, noise, sigmas, pair),
+        column(
+            note(
+                title,
+                f"""
+Stage I of the paper. *Re-denoise Pair* makes the target noise, both noises are sampled, *HPS Filter* asks which image
+suits the prompt better, *Save Noise Pair* appends the pair to the dataset `output/npd/{dataset}`, kept or not.
+""",
+                """
+Queue many runs with many prompts: `npnet fit` reads the dataset and decides which pairs count. With HPSv2 the paper
+keeps about three of four. `npnet collect` does the same without ComfyUI, several times faster.
+""",
+                *models.files,
+                HPS,
+            ),
+            row(column(images, verdict), column(row(source, target), saved)),
         ),
     )
 

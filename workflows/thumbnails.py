@@ -33,7 +33,7 @@ INK, PAPER, GOLD = "#dddddd", "#202028", "#e8b84a"
 WORLD = first_of_all()  # its captions are short
 SETTING = two_settings(WORLD)["strong"]  # guidance 1
 DEEP = Redenoising(inversion="fixed-point", depth=3)  # what wins most often there, docs/experiments.md
-CAPTIONS = 16
+CAPTIONS = 32
 SEEDS = range(3_000_000, 3_000_008)  # of pictures that nothing was fitted or reported on
 
 

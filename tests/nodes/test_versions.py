@@ -34,6 +34,7 @@ ADVANCED = {
     "NPNetNoise": {"long_prompt"},
     "NPNetModelPatch": {"long_prompt"},
     "NPNetRedenoisePair": {"rounds", "inversion", "depth"},
+    "NPNetRedenoisePatch": {"inversion"},
     "NPNetSavePair": {"base_model", "sampling"},
 }
 

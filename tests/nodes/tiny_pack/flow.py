@@ -108,28 +108,32 @@ FLOW = {
 
 
 @with_weights()
-def tiny_flow(name: str, seed: int = 0) -> ModelPatcher:
-    """MODEL of a family of :data:`FLOW`."""
+def tiny_flow(name: str, seed: int = 0, **changes) -> ModelPatcher:
+    """MODEL of a family of :data:`FLOW`, with changes to its network's shape."""
     tiny = FLOW[name]
     config = getattr(comfy.supported_models, tiny.config)(tiny.network)
-    config.unet_config = dict(tiny.network)  # without what UNets are told
+    config.unet_config = tiny.network | changes  # without what UNets are told
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, device="cpu")
     for part, buffer in model.diffusion_model.named_buffers():
         if part == "pos_embed":  # SD3's comes from its file
             buffer.normal_(std=0.1, generator=torch.Generator().manual_seed(seed))
-    return tiny_patcher(model, seed)
+    return tiny_patcher(model, seed, gain=1.0)
 
 
 @with_weights()
-def tiny_flow_clip(name: str, seed: int = 0) -> comfy.sd.CLIP:
-    """CLIP of a family of :data:`FLOW`: its tokenizer and text models, these with few layers and a small vocabulary."""
+def tiny_flow_clip(name: str, seed: int = 0, **changes: dict) -> comfy.sd.CLIP:
+    """CLIP of a family of :data:`FLOW`: its tokenizer and text models, these with few layers and a small vocabulary.
+
+    `changes` are of their shapes, by encoder.
+    """
     tiny = FLOW[name]
+    shapes = {key: shape | changes.get(key, {}) for key, shape in tiny.encoders.items()}
     file, tokenizer, text_model = tiny.text
     module = import_module(f"comfy.text_encoders.{file}")
     clip = comfy.sd.CLIP(
         ClipTarget(getattr(module, tokenizer), getattr(module, text_model)()),
-        model_options={"dtype": torch.float32} | {f"{key}_model_config": shape for key, shape in tiny.encoders.items()},
+        model_options={"dtype": torch.float32} | {f"{key}_model_config": shape for key, shape in shapes.items()},
     )
     for module in list(clip.cond_stage_model.modules()):
         if hasattr(module, "visual"):

@@ -72,8 +72,8 @@ def seed_parameters(module: torch.nn.Module, seed: int, gain: float) -> None:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
-def tiny_patcher(model: BaseModel, seed: int) -> ModelPatcher:
-    seed_parameters(model.diffusion_model, seed, gain=0.5)
+def tiny_patcher(model: BaseModel, seed: int, gain: float = 0.5) -> ModelPatcher:
+    seed_parameters(model.diffusion_model, seed, gain)
     return ModelPatcher(
         model.eval(),
         load_device=comfy.model_management.get_torch_device(),
