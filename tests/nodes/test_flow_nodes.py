@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
 from npnet_core.npd import NPDReader
+from npnet_core.prompt_form import canonical
 from tests.nodes.flow_prompts import HERE, flow_prompts
 from tests.nodes.npnets import save_tiny_npnet
 from tests.nodes.sampling import GOLDEN, custom_sample, ksample, source_noise, watched
 from tests.nodes.tiny_pack.flow import tiny_flow
+from tests.tiny_fit import options
+from trainer.commands.fit import run
+from trainer.data.embeddings import store_embeddings
 
 FAMILIES = [name for name in HERE if name != "schnell"]
 FILMS = [name for name in ("qwen-image", "krea-2", "anima") if name in HERE]
+NO_SWIN = dict.fromkeys(("swin_size", "swin_dim", "swin_depths", "swin_heads", "swin_window"))
 OPTIONS = {"cfg": 4.0, "inversion_cfg": 1.0, "rounds": 1, "inversion": "exact", "depth": 1}
 
 
@@ -52,14 +59,15 @@ def test_both_golden_nodes_start_sampling_from_the_same_golden_noise(call, pack,
 
 @pytest.fixture
 def pair_of(call):
-    def run(model, name, **options):
+    def pair_of(model, name, **options):
         (noise,) = call("RandomNoise", noise_seed=7)
         (sigmas,) = call("BasicScheduler", model=model, scheduler="simple", steps=8, denoise=1.0)
-        positive, negative = flow_prompts(name)
-        inputs = {"positive": positive, "negative": negative, "noise": noise, "sigmas": sigmas}
-        return call("NPNetRedenoisePair", model=model, latent_image=empty(call), **inputs, **{**OPTIONS, **options})
+        inputs = dict(zip(("positive", "negative"), flow_prompts(name), strict=True)) | OPTIONS | options
+        return call(
+            "NPNetRedenoisePair", model=model, noise=noise, sigmas=sigmas, latent_image=empty(call), **inputs
+        )  # fmt: skip
 
-    return run
+    return pair_of
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -105,3 +113,26 @@ def test_the_best_of_a_batch_keep_their_latents(call, pack, name):
     best = pack.nodes.preference.select_latents(latents, torch.tensor([2, 0]))
     assert torch.equal(best["samples"], latents["samples"][[2, 0]])
     assert best["batch_index"] == [6, 4]
+
+
+@pytest.mark.parametrize("name", [name for name in ("z-image", "flux", "sd3") if name in HERE])
+def test_what_the_trainer_fits_on_saved_pairs_is_loaded_and_applied(call, comfy_base, pair_of, tmp_path, name):
+    model, conds = tiny_flow(name), dict(zip(("a fox", "blurry"), flow_prompts(name), strict=True))
+    for text, other in (("a fox", "blurry"), ("blurry", "a fox")):
+        pair = pair_of(model, name, positive=conds[text], negative=conds[other])[2]
+        call("NPNetSavePair", noise_pair=pair, prompt=text, dataset=f"fit-{name}", base_model="tiny", sampling="")
+    dataset = comfy_base / "output" / "npd" / f"fit-{name}"
+    for text, cond in conds.items():
+        mask = cond[0][1].get("attention_mask")
+        embeds, mask = canonical(name, cond[0][0], None if mask is None else mask.bool())
+        store_embeddings(dataset, "tiny", [text], embeds, prompt_mask=mask)
+    small = {"arch": "unet", "widths": (32,), "batch": 2, "epochs": 2, "validation": 0.5}
+    run(options(dataset, tmp_path / "run", **small, **NO_SWIN))
+    shutil.copy(tmp_path / "run" / "npnet.safetensors", comfy_base / "models" / "npnet" / f"fitted-{name}.safetensors")
+    (net,) = call("NPNetLoad", npnet_name=f"fitted-{name}.safetensors")
+    assert (net.config.family, net.config.channels) == (name, 16)
+    positive, negative = flow_prompts(name)
+    (patched,) = call("NPNetModelPatch", model=model, npnet=net, **GOLDEN)
+    latents = ksample(patched, positive, negative, empty(call))
+    assert latents.isfinite().all()
+    assert not torch.equal(latents, ksample(model, positive, negative, empty(call)))
