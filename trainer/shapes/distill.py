@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import trange
 
-from npnet_core.redenoising import Level, ddim, denoised_from
+from npnet_core.redenoising import Level, ddim, denoised_from, guide
 from trainer import bases
 from trainer.bases import Base, Prompts, Schedule
+from trainer.shapes.flow_batches import velocity
 
 STEPS = 16  # of a trajectory, a multiple of the student's
 CFG = 4.0  # of a trajectory
@@ -126,9 +127,19 @@ def trajectories(
     points = []
     for level, following in zip(levels, [*levels[1:], Level(1.0, 0.0, 0.0)], strict=True):
         points.append(x)
-        output = bases.predict(teacher, x, level.t, told, CFG)
+        t = torch.full([len(x)], float(level.t), device=x.device)
+        output = guide(predicted(teacher, x, t, told.uncond), predicted(teacher, x, t, told.cond), CFG)
         x = ddim(x, denoised_from(output, x, level, teacher.prediction), level, following)
     return Trajectories(torch.stack(points), x, captions)
+
+
+def predicted(base: Base, x: Tensor, t: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+    """The network's output [B, C, h, w] at timesteps [B], for inputs of B rows or of one."""
+    inputs = {name: value.expand(len(x), *value.shape[1:]) for name, value in inputs.items()}
+    if base.family != "z-image":
+        return base.run_network(x, t, inputs, 1.0, None).float()
+    lengths = inputs["prompt_mask"].sum(1)  # its own way takes pictures one by one
+    return velocity(base.network, x, t / 1000, inputs["prompt_embeds"], lengths).float()
 
 
 def pooled(pool: Trajectories | None, new: Trajectories) -> Trajectories:
@@ -160,7 +171,7 @@ def inconsistency(
         torch.tensor([getattr(level, name) for level in levels], device=device)[place]
         for name in ("alpha", "sigma", "t")
     )
-    output = student.run_network(points, t, told.cond, 1.0, None).float()
+    output = predicted(student, points, t, told.cond)
     several = Level(alpha[:, None, None, None], sigma[:, None, None, None], t)
     squared = (denoised_from(output, points, several, student.prediction) - ends).square().mean((1, 2, 3))
     return ((squared + HUBER**2).sqrt() - HUBER).mean()

@@ -89,6 +89,14 @@ class ShapesScorer(Scorer):
         device = next(self.model.parameters()).device
         return getattr(judge(self.model(images.to(device, torch.float32)), scenes), self.field)
 
+    def smooth_rate(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Raises InputError as :meth:`rate`, and for a field that only counts."""
+        return self.rate(images, prompts) if self.differentiable else super().smooth_rate(images, prompts)
+
+    @property
+    def differentiable(self) -> bool:
+        return self.field == "log_likelihood"
+
 
 def load_detector(name: str, folder: Path = WEIGHTS, device: str | torch.device = "cpu") -> nn.Module:
     """Detector ``a`` or ``b`` of a folder that :func:`trainer.shapes.train.retrain` wrote."""
