@@ -202,13 +202,13 @@ def test_from_the_command_line_with_published_models(files, tmp_path):
 def test_an_adapter_learns_the_same(files, tmp_path, rank):
     """Of few weights and of all; the checkpointed network computes it with the adapter, and images without."""
     adapter = NetSettings(arch="adapter", rank=rank)
-    given = settings(files, tmp_path / "run", training={"epochs": 6})
+    given = settings(files, tmp_path / "run", training={"epochs": 3})
     path = fit(dataclasses.replace(given, net=adapter), SCORERS)
     last = read_history(tmp_path / "run" / "log.jsonl")[-1]
     assert last["validation_redness_gain"] > 0
     npnet = load_npnet(path)
     assert (npnet.config.architecture, npnet.config.rank, npnet.config.t) == ("adapter", rank, 999)
-    whole = settings(files, tmp_path / "kept", training={"epochs": 6}, runtime={"checkpointing": False})
+    whole = settings(files, tmp_path / "kept", training={"epochs": 3}, runtime={"checkpointing": False})
     fit(dataclasses.replace(whole, net=adapter), SCORERS)
     one, two = weights(tmp_path / "run"), weights(tmp_path / "kept")
     assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
