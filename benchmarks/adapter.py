@@ -347,6 +347,7 @@ def table(rows: Sequence[dict]) -> str:
 def worth(methods: dict[str, tuple[float, Scores]], best: float, seeds: int) -> list[dict]:
     """The table of what each method's pictures are worth, against ordinary noise without guidance."""
     ordinary, strong = methods["ordinary"][1], methods[f"guidance {best:g} (w*)"][1]
+    target = wins(methods["re-denoised"][1].b, ordinary.b)
     one_step = next(scores for name, (_, scores) in methods.items() if name.endswith("on the first 1"))
     rows = []
     for name, (predictions, scores) in methods.items():
@@ -361,6 +362,9 @@ def worth(methods: dict[str, tuple[float, Scores]], best: float, seeds: int) -> 
                 "B against ordinary": interval(resample([scores.b - ordinary.b], seeds, lambda d: d)),
                 "A against ordinary": interval(resample([scores.a - ordinary.a], seeds, lambda d: d)),
                 "wins": interval(resample([wins(scores.b, ordinary.b)], seeds, lambda d: d), 3).replace("+", ""),
+                "wins, share of re-denoised's": interval(
+                    resample([wins(scores.b, ordinary.b), target], seeds, lambda a, b: (a - 0.5) / (b - 0.5))
+                ),
                 "share of w*'s gain": interval(
                     resample([scores.b - ordinary.b, strong.b - ordinary.b], seeds, lambda a, b: a / b)
                 ),
@@ -416,30 +420,51 @@ def main() -> None:
         choosing = Pictures.of(shapes, scorers, shapes.fitting, options.choosing, 778)
         methods, best = plain_methods(pictures, choosing)
         say("pictures without a net are there")
-        found = {}
-        for job in tqdm(as_completed(jobs), total=len(jobs), desc="fits", unit="net"):
+        found: dict[str, dict] = {}
+        report(options, pictures, methods, best, found)
+        for job in as_completed(jobs):
             row = job.result()
             found[row["net"]] = row
-    say("pictures of the nets")
-    for fit in fits:
-        npnet = load_npnet(options.out / f"{fit.name}.safetensors", options.device)
-        methods[fit.name] = (STEPS + (fit.rank is not None), pictures.score(made(pictures, npnet, pictures.rows)))
-        if fit.name == MAIN or fit.rank == 0:
-            wrong = made(pictures, npnet, pictures.other_rows())
-            methods[f"{fit.name}, for another caption"] = (STEPS + 1, pictures.score(wrong))
-            strong = pictures.score(made(pictures, npnet, pictures.rows), best)
-            methods[f"{fit.name}, guidance w*"] = (2 * STEPS + 1, strong)
+            fit = next(fit for fit in fits if fit.name == row["net"])
+            methods |= net_methods(options.out, pictures, fit, best)
+            say(f"{fit.name}: {row['steps']} steps in {row['seconds']} s, explains {row['explains, held out']}")
+            report(options, pictures, methods, best, found)  # so that a run that is stopped has what is there
+    print((options.out / "tables.md").read_text(encoding="utf-8"))
+    say("done")
+
+
+def net_methods(out: Path, pictures: Pictures, fit: Fit, best: float) -> dict[str, tuple[float, Scores]]:
+    """Name → (predictions, scores) of a net, of two with controls."""
+    npnet = load_npnet(out / f"{fit.name}.safetensors", pictures.shapes.base.device)
+    golden, own = made(pictures, npnet, pictures.rows), fit.rank is not None
+    methods = {fit.name: (STEPS + own, pictures.score(golden))}
+    if fit.name == MAIN or fit.rank == 0:
+        wrong = made(pictures, npnet, pictures.other_rows())
+        methods[f"{fit.name}, for another caption"] = (STEPS + own, pictures.score(wrong))
+        methods[f"{fit.name}, guidance w*"] = (2 * STEPS + own, pictures.score(golden, best))
+    return methods
+
+
+def report(
+    options: argparse.Namespace,
+    pictures: Pictures,
+    methods: dict[str, tuple[float, Scores]],
+    best: float,
+    found: dict[str, dict],
+) -> None:
+    """OUT/tables.md and OUT/scores.json of what there is."""
+    shapes = pictures.shapes
     text = (
         f"{base_name(shapes)}: {options.pairs:,} pairs of {len(shapes.fitting):,} captions; {len(pictures.rows):,} "
         f"pictures of {len(pictures.rows) // pictures.seeds} captions that no net was fitted on, {STEPS} steps, "
-        f"{options.device}; B judges, A chooses; 95 % by caption.\n\n"
+        f"{options.device}; B judges, A chooses; 95 % by caption."
     )
-    text += table([found[fit.name] for fit in fits]) + "\n\n" + table(worth(methods, best, pictures.seeds))
+    fits = [found[fit.name] for fit in FITS if fit.name in found]
+    tables = [table(fits)] if fits else []
+    text = "\n\n".join([text, *tables, table(worth(methods, best, pictures.seeds))])
     (options.out / "tables.md").write_text(text + "\n", encoding="utf-8")
     scores = {name: [predictions, *(value.tolist() for value in each)] for name, (predictions, each) in methods.items()}
     (options.out / "scores.json").write_text(json.dumps({"seeds": pictures.seeds, "methods": scores}), encoding="utf-8")
-    print(text)
-    say("done")
 
 
 def made(pictures: Pictures, npnet: GoldenNet, rows: Tensor) -> Tensor:
