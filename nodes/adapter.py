@@ -33,6 +33,10 @@ TEXT = (
     *("pooled_output", "attention_mask", "conditioning_mt5xl", "attention_mask_mt5xl", "conditioning_llama3"),
     *("t5xxl_ids", "t5xxl_weights"),
 )
+EIGHT_BITS = (
+    "NPNet: this model's weights are in 8 bits, to which ComfyUI rounds what the adapter adds to them: golden noise is "
+    "not quite what the same model in bf16 would give."
+)
 # Names of diffusers' weights → ComfyUI's own, by family: functions of comfy.utils
 MAPS = {
     "sd1": "unet_to_diffusers",
@@ -138,6 +142,9 @@ def adapted(model: ModelPatcher, adapter: Adapter) -> ModelPatcher:
     if distance > SAME:
         words = "NPNet: the adapter was fitted with other weights than this model's, which differ from them by %.0f %%."
         log.warning(words, 100 * distance)
+
+    if any(weights[place.key].element_size() == 1 for place in places.values()):
+        log.warning(EIGHT_BITS)
 
     clone = unpatched(model)
     clone.model_options = {"transformer_options": {}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -20,7 +21,13 @@ from trainer import bases
 from trainer.bases import Schedule
 from trainer.collecting.manifest import manifest
 from trainer.collecting.recipe import preset_recipe
+from trainer.collecting.redenoising import REDENOISING
 from trainer.commands.fit import run
+from trainer.evaluation.diagnostics import diagnose
+from trainer.evaluation.draws import Draw
+from trainer.evaluation.generate import make_batch
+from trainer.evaluation.methods import check_methods, choose_methods
+from trainer.evaluation.sampling_settings import Setting
 from trainer.fitting.history import read_history
 
 BUILD = {
@@ -228,6 +235,31 @@ def test_training_goes_on_from_a_file(datasets, fitted, tmp_path, init):
     else:
         with pytest.raises(InputError, match=r"adapter of a sdxl network that .* does not have"):
             run(options(datasets["sd2"], tmp_path, **NO_SWIN, init=file))
+
+
+def test_it_is_compared_as_other_nets_are(folders, fitted):
+    """By its own prompt's picture, for one prediction more; one for another family is refused before."""
+    base, npnet = bases.load_base(folders["sdxl"]), load_npnet(fitted / "npnet.safetensors")
+    setting, draws = Setting(Schedule("ddim", 2), 1.0, 128, 128), [Draw(PROMPTS[0], None, 7, PROMPTS[1])]
+    methods = {each.name: each for each in choose_methods(("npnet", "wrong-prompt"), {"mine": npnet})}
+    check_methods(list(methods.values()), base, [setting], REDENOISING)
+    encoded, other = (bases.encode(base, [prompt]) for prompt in PROMPTS[:2])
+    pictures = {
+        name: make_batch(base, draws, encoded, other if method.wrong_prompt else encoded, setting, method)
+        for name, method in methods.items()
+    }
+    assert {name: cost["rows"] for name, (_, cost) in pictures.items()} == {
+        "standard": 2, "mine": 3, "wrong-prompt-mine": 3,
+    }  # fmt: skip
+    images = [image for image, _ in pictures.values()]
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(images, 2))
+    noise = bases.initial_noise(base, [7], 128, 128)
+    latents = bases.sample(base, bases.golden(base, npnet, noise, encoded), encoded, setting.schedule, 1.0)
+    assert torch.equal(pictures["mine"][0], bases.decode(base, latents))
+    with pytest.raises(InputError, match="The net of method mine is for sdxl models"):
+        check_methods([methods["mine"]], bases.load_base(folders["sd2"]), [setting], REDENOISING)
+    figures = diagnose(base, {"mine": npnet}, [*draws, Draw(PROMPTS[1], None, 8, PROMPTS[0])], setting)
+    assert figures["mine"]["prompt dependence"] > 0
 
 
 def test_what_it_cannot_do_is_refused(datasets, folders, tmp_path):
