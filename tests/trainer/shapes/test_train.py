@@ -76,7 +76,7 @@ def test_what_is_written_is_what_the_package_ships(retrained):
 
 
 def test_written_models_load_like_any_base_model(retrained):
-    for name, family, prediction in (("sd", "sd", "v_prediction"), ("flow", "zimage", "flow_prediction")):
+    for name, family, prediction in (("sd", "sd", "v_prediction"), ("flow", "z-image", "flow_prediction")):
         made = WORLDS[name](retrained)
         base = load_base(made.base)
         assert (base.family, base.prediction, base.size) == (family, prediction, 32)
@@ -85,7 +85,7 @@ def test_written_models_load_like_any_base_model(retrained):
 
 
 def test_the_average_of_a_round_begins_the_next(retrained):
-    """A fit that moves: no part of what was trained is where a fresh one begins."""
+    """What was trained is not where a fresh one begins."""
     torch.manual_seed(200)
     fresh = parts.stable_diffusion(parts.autoencoder()).unet.state_dict()
     written = load_base(retrained / "base").network.state_dict()
