@@ -1,4 +1,4 @@
-"""A transformer alone in one file, as ComfyUI's diffusion_models folder holds it; all else comes from a folder."""
+"""A transformer from one file of ComfyUI's diffusion_models or checkpoints folder; all else comes from a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ LEFT_OUT = ("norm_final.weight",)  # of Z-Image's original layout, which nothing
 
 
 def load_network_file(cls: type, path: Path, folder: Path, dtype: torch.dtype) -> nn.Module:
-    """A transformer from one file, in its original layout or in diffusers'.
+    """A transformer from one file, in its original layout or in diffusers'. What a checkpoint holds beside it
+    (``first_stage_model.``, ``text_encoders.``) is not read.
 
     Args:
         cls: diffusers' class.
@@ -28,6 +29,8 @@ def load_network_file(cls: type, path: Path, folder: Path, dtype: torch.dtype) -
 
     check_not_gguf(path)
     tensors = load_single_file_checkpoint(str(path))
+    if checkpoint := {key: tensor for key, tensor in tensors.items() if key.startswith(UNET)}:
+        tensors = checkpoint
     check_weights(path, tensors, read_metadata(path))
     try:
         network = cls.from_single_file(
@@ -42,7 +45,7 @@ def load_network_file(cls: type, path: Path, folder: Path, dtype: torch.dtype) -
     ours = sum(tensor.numel() for tensor in network.state_dict().values())
     if theirs != ours:
         raise InputError(
-            f"{path} holds {theirs:,} numbers where a {cls.__name__} of this config has {ours:,}: name the file of the "
-            "transformer alone, and the config of a model of the same kind."
+            f"{path} holds {theirs:,} numbers where a {cls.__name__} of this config has {ours:,}: name the file of a "
+            "transformer, and the config of a model of the same kind."
         )
     return network

@@ -30,6 +30,9 @@ def load(options, **more) -> Base:
 
     Args:
         more: for :func:`trainer.bases.load_base`, which says what it raises.
+
+    Raises:
+        InputError: also if guidance enters the model otherwise than the preset says.
     """
     preset, sibling = (getattr(options, name, None) for name in ("preset", "redenoise_with"))
     base = bases.load_base(
@@ -41,7 +44,24 @@ def load(options, **more) -> Base:
         distilled=None if preset is None else PRESETS[preset].guidance == "none",
         **more,
     )
+    if preset is not None:
+        check_preset(base, preset)
     return base if sibling is None else bases.with_sibling(base, sibling)
+
+
+def check_preset(base: Base, preset: str) -> None:
+    """Raise InputError for a preset of models that are told their guidance or have it built in, where this one differs.
+
+    What is built in often only the preset says; whether a network is told its guidance, its config does.
+    """
+    said = PRESETS[preset].guidance
+    if said in ("cfg", base.guidance):
+        return
+    models, ours = ("have their guidance built in", "is told it") if said == "none" else ("are told their guidance", "is not")
+    raise InputError(
+        f"--preset {preset} is for models that {models} and {base.source} {ours}: name the preset of this kind of model, "
+        "or leave --preset out."
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A transformer alone in one file, in ComfyUI's layout and in diffusers', beside the folder that has all else."""
+"""A transformer in one file, in ComfyUI's layout and in diffusers', beside the folder that has all else."""
 
 from __future__ import annotations
 
@@ -50,6 +50,18 @@ def test_a_transformer_from_one_file(folders, tmp_path, layout, prefix):
     noise, prompts = initial_noise(base, [1], 64, 64), encode(base, ["a red circle"])
     ours, theirs = (sample(each, noise, prompts, Schedule("euler", 2), 3.0) for each in (base, expected))
     assert torch.equal(ours, theirs)
+
+
+def test_a_checkpoint_holds_other_parts_too(folders, tmp_path):
+    """As SD3.5's published files hold their autoencoder, and others text encoders in fp8."""
+    weights = comfyui(load_file(folders[0] / WEIGHTS))
+    weights = {f"model.diffusion_model.{name}": weight.contiguous() for name, weight in weights.items()}
+    others = {"first_stage_model.decoder.conv_in.weight": torch.ones(8, 4)}
+    others |= {"text_encoders.t5xxl.scaled_fp8": torch.ones(1)}
+    file = tmp_path / "checkpoint.safetensors"
+    save_file(weights | others, file)
+    base, expected = load_base(file, config=folders[1]), load_base(folders[0])
+    assert fingerprint(base) == fingerprint(expected)
 
 
 @pytest.mark.parametrize("kind", ["sd3", "flux"])
