@@ -182,6 +182,11 @@ class Base(ABC):
         return self.pixels
 
     @property
+    def longest(self) -> int | None:
+        """The most that a side of an image, in pixels, may have; None where the network knows no bound."""
+        return None
+
+    @property
     def size(self) -> int:
         """The side, in pixels, of the square images the network was made for."""
         return self.network.config.sample_size * self.pixels
@@ -239,12 +244,17 @@ def latent_shape(base: Base, height: int | None = None, width: int | None = None
     """(C, h, w) of the latent of an image of height × width pixels, the network's own size by default.
 
     Raises:
-        InputError: for sides that are no multiple of what the model can do.
+        InputError: for sides that are no multiple of what the model can do, or longer.
     """
     height, width = height or base.size, width or base.size
     if height % base.multiple or width % base.multiple:
         raise InputError(
             f"An image of {width}x{height} pixels does not fit {base.source}: use multiples of {base.multiple} pixels."
+        )
+    if base.longest is not None and max(height, width) > base.longest:
+        raise InputError(
+            f"An image of {width}x{height} pixels is larger than {base.source} knows places for: use sides of at most "
+            f"{base.longest} pixels."
         )
     return base.channels, height // base.pixels, width // base.pixels
 

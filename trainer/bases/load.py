@@ -41,7 +41,7 @@ def load_base(
     """Load a base model of one of :data:`trainer.bases.families.FAMILIES`.
 
     Args:
-        source: a diffusers folder, a single file (an SD or SDXL; of a flow model the transformer alone), or a hub id
+        source: a diffusers folder, a single file (an SD or SDXL; of a flow model its transformer), or a hub id
             (``owner/name``), which is fetched if the hub's cache does not have it yet. Folders and hub ids are read
             from safetensors only.
         config: for a single file only, which holds neither tokenizer nor settings: a diffusers folder or hub id of a

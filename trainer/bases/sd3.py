@@ -39,6 +39,10 @@ class StableDiffusion3(Flow):
         return self.network.config.patch_size
 
     @property
+    def longest(self) -> int:
+        return self.network.config.pos_embed_max_size * self.multiple
+
+    @property
     def prompt_dim(self) -> int:
         return self.network.config.joint_attention_dim
 

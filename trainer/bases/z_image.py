@@ -50,6 +50,10 @@ class ZImage(Flow):
         return self.network.config.all_patch_size[0]
 
     @property
+    def longest(self) -> int:
+        return min(self.network.config.axes_lens[1:]) * self.multiple
+
+    @property
     def output_layer(self) -> str:
         return f"all_final_layer.{self.patch}-{self.network.config.all_f_patch_size[0]}.linear"
 

@@ -57,10 +57,10 @@ def check_preset(base: Base, preset: str) -> None:
     said = PRESETS[preset].guidance
     if said in ("cfg", base.guidance):
         return
-    models, ours = ("have their guidance built in", "is told it") if said == "none" else ("are told their guidance", "is not")
+    theirs, ours = ("have guidance built in", "is told it") if said == "none" else ("are told guidance", "is not")
     raise InputError(
-        f"--preset {preset} is for models that {models} and {base.source} {ours}: name the preset of this kind of model, "
-        "or leave --preset out."
+        f"--preset {preset} is for models that {theirs} and {base.source} {ours}: name the preset of this kind of "
+        "model, or leave --preset out."
     )
 
 

@@ -15,7 +15,18 @@ import torch
 from npnet_core.errors import InputError
 from npnet_core.redenoising import redenoise
 from tests import tiny_pipelines
-from trainer.bases import Schedule, default_preset, denoiser, encode, initial_noise, levels, load_base, predict, sample
+from trainer.bases import (
+    Schedule,
+    default_preset,
+    denoiser,
+    encode,
+    initial_noise,
+    latent_shape,
+    levels,
+    load_base,
+    predict,
+    sample,
+)
 
 PROMPTS = ["a red circle left of a blue square", "one green square"]
 SEEDS = [3, 1024]
@@ -229,6 +240,19 @@ def test_guidance_of_other_families(others, kind, said, guidance, preset):
 def test_samplers_of_other_models(base, schedule, message):
     with pytest.raises(InputError, match=message):
         levels(base, schedule)
+
+
+def test_images_larger_than_the_network_knows_places_for(base, others):
+    for model, longest in ((base, 64 * 16), (load_base(others["sd3"]), 24 * 16)):
+        assert latent_shape(model, 64, longest) == (16, 8, longest // 8)
+        with pytest.raises(
+            InputError, match=f"1040x64 pixels is larger than .*: use sides of at most {longest} pixels"
+        ):
+            latent_shape(model, 64, 1040)
+        prompts = encode(model, PROMPTS[:1])
+        predict(model, initial_noise(model, [1], 64, longest), 500.0, prompts, 1.0)
+        with pytest.raises((ValueError, IndexError)):  # diffusers'
+            predict(model, torch.zeros(1, 16, 8, longest // 8 + 2), 500.0, prompts, 1.0)
 
 
 @pytest.mark.parametrize("entries", [{"shift": -0.5}, {"invert_sigmas": True}])

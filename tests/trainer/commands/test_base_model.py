@@ -26,8 +26,8 @@ def test_a_full_device_is_said_with_the_flag_that_helps():
 def test_a_preset_of_models_whose_guidance_enters_otherwise(tmp_path):
     dev, schnell = (tiny_pipelines.tiny_flux(tmp_path / str(told), guidance=told) for told in (True, False))
     for folder, preset, words in (
-        (dev, "flux1-schnell", r"have their guidance built in and .* is told it: name the preset of this kind"),
-        (schnell, "flux1-dev", r"are told their guidance and .* is not: name the preset of this kind"),
+        (dev, "flux1-schnell", r"have guidance built in and .* is told it: name the preset of this kind"),
+        (schnell, "flux1-dev", r"are told guidance and .* is not: name the preset of this kind"),
     ):
         with pytest.raises(InputError, match=words) as caught:
             check_preset(load_base(folder, distilled=PRESETS[preset].guidance == "none"), preset)
