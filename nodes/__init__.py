@@ -8,6 +8,7 @@ from .preference import NPNetHPSFilter, NPNetPickBest, NPNetScorerLoad
 from .redenoise import NPNetRedenoisePair
 from .redenoise_patch import NPNetRedenoisePatch
 from .replacements import register_replacements
+from .small_pipeline import NPNetSmallPipelineLoad
 
 
 class NPNetExtension(ComfyExtension):
@@ -25,4 +26,5 @@ class NPNetExtension(ComfyExtension):
             NPNetHPSFilter,
             NPNetPickBest,
             NPNetSavePair,
+            NPNetSmallPipelineLoad,
         ]

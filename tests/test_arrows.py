@@ -24,7 +24,7 @@ INSIDE = {
     | {"transformers", "diffusers", "huggingface_hub", "accelerate", "pyarrow", "tensorboard", "wandb", "timm"}
     | {"scipy", "statsmodels"}
     | {"pytorch_fid", "torchvision"},  # the extra [fid]
-    "nodes": NODES,
+    "nodes": NODES | {"transformers"},  # which ComfyUI brings too
 }
 
 # rooms of the trainer from the top of the house to the bottom; each uses those after it, and all use FOR_ALL

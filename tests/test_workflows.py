@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from workflows.build import API, SERVED, SUBGRAPHS, files
+from workflows.build import API, SERVED, SHAPES, SUBGRAPHS, files
 from workflows.formats import queue_graph
 from workflows.graph import Given, node, subgraph
 from workflows.layout import column, group, row
@@ -29,7 +29,7 @@ def test_file_is_what_build_writes(path):
 
 def test_no_file_is_left_over():
     """ComfyUI would show JSON in workflows/ a second time."""
-    folders = (SERVED, API, API.parent, SUBGRAPHS)
+    folders = (SERVED, API, API.parent, SUBGRAPHS, SHAPES.parent)
     assert {path for folder in folders for path in folder.glob("*.json")} == set(EXPECTED)
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from workflows.blueprints import BLUEPRINTS
 from workflows.formats import blueprint_graph, canvas_graph, queue_graph
+from workflows.shapes_world import NAME, shapes_world
 from workflows.templates import TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVED = ROOT / "example_workflows"  # what ComfyUI shows as templates
 API = ROOT / "workflows" / "api"
+SHAPES = ROOT / "trainer" / "shapes" / f"{NAME}.json"  # what `npnet demo --comfyui` puts into a ComfyUI
 SUBGRAPHS = ROOT / "subgraphs"  # what ComfyUI shows as blueprints
 
 
@@ -22,6 +24,7 @@ def files() -> dict[Path, str]:
         name, layout = template.__name__, template()
         graphs[SERVED / f"{name}.json"] = canvas_graph(name, layout)
         graphs[API / f"{name}.json"] = queue_graph(layout)
+    graphs[SHAPES] = canvas_graph(NAME, shapes_world())
     for blueprint in BLUEPRINTS:
         node, description, aliases = blueprint()
         graphs[SUBGRAPHS / f"{node.title}.json"] = blueprint_graph(node, description, aliases)

@@ -40,6 +40,7 @@ SIGNATURES = {
     "DualCLIPLoader": "| clip_name1:COMBO clip_name2:COMBO type:COMBO device:COMBO | CLIP",
     "EmptyLatentImage": "| width:INT height:INT batch_size:INT | LATENT",
     "EmptySD3LatentImage": "| width:INT height:INT batch_size:INT | LATENT",
+    "ImageScale": "image:IMAGE | upscale_method:COMBO width:INT height:INT crop:COMBO | IMAGE",
     "KSampler": "model:MODEL positive:CONDITIONING negative:CONDITIONING latent_image:LATENT"
     " | seed:INT control_after_generate steps:INT cfg:FLOAT sampler_name:COMBO scheduler:COMBO denoise:FLOAT | LATENT",
     "KSamplerSelect": "| sampler_name:COMBO | SAMPLER",
@@ -62,6 +63,7 @@ SIGNATURES = {
     "NPNetSavePair": "noise_pair:NOISE_PAIR | prompt:STRING dataset:STRING base_model:STRING sampling:STRING"
     " | report:STRING",
     "NPNetScorerLoad": "| scorer_name:COMBO kind:COMBO | scorer:NPNET_SCORER",
+    "NPNetSmallPipelineLoad": "| pipeline:COMBO | MODEL CLIP VAE",
     "PreviewImage": "images:IMAGE | |",
     "PrimitiveInt": "| value:INT control_after_generate | INT",
     "PrimitiveStringMultiline": "| value:STRING | STRING",

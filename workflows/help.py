@@ -113,6 +113,14 @@ def help_of_save_pair() -> Layout:
     return row(column(pair, verdict), save_pair(verdict, color=OURS))
 
 
+def help_of_small_pipeline_load() -> Layout:
+    base = node("NPNetSmallPipelineLoad", pipeline="npnet-shapes-world", color=OURS, box=NARROW)
+    prompt = node("CLIPTextEncode", clip=base["CLIP"], text=PROMPT, title="Prompt", color="green", box=(NARROW[0], 40))
+    settings = {"seed": 0, "steps": 10, "cfg": 1.0, "sampler_name": "ddim", "scheduler": "ddim_uniform", "denoise": 1.0}
+    samples = node("KSampler", model=base["MODEL"], positive=prompt, **settings, box=NARROW)
+    return row(column(base, prompt), column(samples, node("VAEDecode", samples=samples, vae=base["VAE"], box=NARROW)))
+
+
 def load_scorer(color: str = "") -> Node:
     return node("NPNetScorerLoad", scorer_name=HPS.name, kind="auto", color=color, box=NARROW)
 
@@ -144,4 +152,5 @@ HELP = {
     "NPNetHPSFilter": help_of_hps_filter,
     "NPNetPickBest": help_of_pick_best,
     "NPNetSavePair": help_of_save_pair,
+    "NPNetSmallPipelineLoad": help_of_small_pipeline_load,
 }

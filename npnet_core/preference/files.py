@@ -26,7 +26,7 @@ class ScorerFile:
 
     path: Path  # of the weights
     kind: str
-    architecture: Architecture
+    architecture: Architecture | None  # None for a network of one size
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
 
@@ -128,7 +128,7 @@ def convert_scorer(source: str | Path, target: str | Path, kind: str | None = No
     file = read_scorer(source, kind, config)
     entries = {
         KIND: file.kind,
-        CONFIG: json.dumps(file.architecture.to_dict()),
+        **({} if file.architecture is None else {CONFIG: json.dumps(file.architecture.to_dict())}),
         "npnet.provenance": f"converted from {file.path.name}, sha256 {file_hash(file.path)}",
     }
     kept = {key: value for key, value in file.metadata.items() if key != HASH}  # not all tensors need be the same
@@ -145,9 +145,12 @@ def describe_scorer(path: str | Path, kind: str | None = None) -> dict[str, str]
         "sha256": file_hash(file.path),
         "preference model": f"{KINDS[file.kind].title} ({file.kind})",
         "layout": KINDS[file.kind].layout.title,
-        "image tower": f"{a.vision_cfg.layers} layers, {a.vision_cfg.width} wide, {a.vision_cfg.image_size} pixels",
         "parameters": f"{sum(value.numel() for value in file.tensors.values()):,} in {', '.join(types)}",
     }
+    if a is not None:
+        rows["image tower"] = (
+            f"{a.vision_cfg.layers} layers, {a.vision_cfg.width} wide, {a.vision_cfg.image_size} pixels"
+        )
     if KINDS[file.kind].vocabulary is not None:
         rows["text tower"] = (
             f"{a.text_cfg.layers} layers, {a.text_cfg.width} wide, {a.text_cfg.context_length} tokens of "

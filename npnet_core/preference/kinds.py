@@ -18,6 +18,7 @@ from .layouts import Layout
 from .mps import MPSScorer
 from .pixels import crop_to_square, pad_to_square
 from .scorer import Scorer
+from .shapes.scorer import ShapesScorer
 from .tokens import Tokenizer, bert_tokenizer, clip_tokenizer, open_clip_tokenizer
 
 CLIP_L = "openai/clip-vit-large-patch14"
@@ -51,7 +52,7 @@ class Kind:
     Attributes:
         title: as papers write it.
         layout: how its published file is written.
-        architecture: of its published file.
+        architecture: of its published file; None for a network of one size.
         scorer: (kind, network[, tokenizer]) → the scorer.
         file: the name of its published file; None for a transformers folder.
         repository: on the hub, where that is.
@@ -62,7 +63,7 @@ class Kind:
 
     title: str
     layout: Layout
-    architecture: Architecture
+    architecture: Architecture | None
     scorer: Callable[..., Scorer]
     file: str | None = None
     repository: str | None = None
@@ -135,5 +136,12 @@ KINDS = {
         file="MPS_overall.safetensors",
         vocabulary=CLIP_WORDS,
         tokenizer=clip_tokenizer,
+    ),
+    # How likely it is that a picture shows what its caption says; `npnet demo --comfyui` copies B's file.
+    "shapes-a": Kind(
+        "the shapes world's detector A", layouts.SHAPES_A, None, ShapesScorer, file="detector-a.safetensors"
+    ),
+    "shapes-b": Kind(
+        "the shapes world's detector B", layouts.SHAPES_B, None, ShapesScorer, file="detector-b.safetensors"
     ),
 }

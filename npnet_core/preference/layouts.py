@@ -13,6 +13,7 @@ from .architecture import Architecture
 from .clip import CLIP
 from .image_reward import ImageReward
 from .mps import MPS
+from .shapes.detectors import ConvolutionalDetector, SeparableDetector
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Layout:
     """
 
     title: str
-    network: Callable[[Architecture], nn.Module]
+    network: Callable[[Architecture | None], nn.Module]
     mark: str
     stored: Callable[[str], Stored]
     unused: tuple[str, ...] = ("position_ids",)
@@ -57,7 +58,7 @@ class Layout:
     def reads(self, key: str) -> bool:
         return not key.startswith(self.unused) and not key.endswith(self.unused)
 
-    def shapes(self, architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    def shapes(self, architecture: Architecture | None) -> dict[str, tuple[int, ...]]:
         """Shape by key of a file whose network has this architecture."""
         with torch.device("meta"):
             state = self.network(architecture).state_dict()
@@ -152,4 +153,6 @@ AESTHETIC = Layout(
     ("position_ids", "text_model.", "text_projection.", "logit_scale"),
 )
 TRANSFORMERS = Layout("transformers' CLIP", CLIP, "vision_model.", in_transformers)
-LAYOUTS = (OPEN_CLIP, IMAGE_REWARD, MPS_LAYOUT, AESTHETIC, TRANSFORMERS)
+SHAPES_A = Layout("the shapes world's", lambda _: ConvolutionalDetector(), "mass.", Stored, ())
+SHAPES_B = Layout("the shapes world's", lambda _: SeparableDetector(), "evidence.", Stored, ())
+LAYOUTS = (OPEN_CLIP, IMAGE_REWARD, MPS_LAYOUT, AESTHETIC, TRANSFORMERS, SHAPES_A, SHAPES_B)

@@ -20,6 +20,7 @@ from tests import tiny_scorers
 from tests.tiny_scorers import BLIP_CONFIG, CLIP_CONFIG, CLIP_WORDS, HPS_CONFIG, images
 
 PROMPTS = ["a red circle left of a blue square", "one green circle"]
+PUBLISHED = [kind for kind, facts in KINDS.items() if facts.architecture is not None]  # all but the shapes world's
 CONFIGS = {"hpsv2": HPS_CONFIG, "hpsv2.1": HPS_CONFIG, "imagereward": BLIP_CONFIG}
 
 
@@ -48,7 +49,7 @@ def test_a_checksum_of_other_tensors_is_not_kept(tmp_path):
     assert load_scorer(None, tmp_path / "ours.safetensors", tokenizer=words("hpsv2", tmp_path)).kind == "hpsv2"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PUBLISHED)
 def test_a_converted_file_needs_no_more_than_its_name(kind, tmp_path):
     """The kind is found in the published file; converted, kind and config are in its metadata."""
     source = write(kind, tmp_path)
@@ -443,5 +444,5 @@ def test_published_sizes(kind, parameters, some):
 
 
 def test_an_architecture_survives_its_dict():
-    for facts in KINDS.values():
-        assert Architecture.from_dict(json.loads(json.dumps(facts.architecture.to_dict()))) == facts.architecture
+    for architecture in (KINDS[kind].architecture for kind in PUBLISHED):
+        assert Architecture.from_dict(json.loads(json.dumps(architecture.to_dict()))) == architecture

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FOR_COMFYUI = (300, 2)  # captions, and seeds for each, of a net that need not wait for the report
 THREADS = 2  # the last bits of a product depend on how many there are, and a fit on its last bits
 
 TITLE = "Golden noise in the shapes world"
@@ -39,6 +40,7 @@ class Options:
     npnet demo --out demo
     npnet demo --base flow --out demo-flow
     npnet demo --out demo-full --full
+    npnet demo --out demo --comfyui ~/ComfyUI
     npnet demo --out demo-full --tables
 
     The page is OUT/report.html. Stopped at any moment and started again with the same command it goes on where it was;
@@ -50,6 +52,9 @@ class Options:
     full: bool = option(False, "three times the pairs and the training, and 1,024 pictures for each figure")
     tables: bool = option(False, "instead the paper's tables in small, into OUT/tables.md, as --full; over an hour")
     retrain: bool = option(False, "first train the tiny models anew, into OUT/weights-SEED, and use those; hours")
+    comfyui: Path | None = option(
+        None, "instead put base, net and detector into this ComfyUI folder, with a workflow; a new net takes minutes"
+    )
     seed: int = option(0, "of the fits and of the models that --retrain makes")
     device: str = option("cpu", "where --retrain trains: cpu, cuda, cuda:1")
 
@@ -61,12 +66,17 @@ def run(options: Options) -> None:
 
     if options.retrain and options.base == "first":
         raise InputError("--retrain came with --base first, whose models are 0.1.0's for good: use --base sd or flow.")
+    if options.comfyui is not None:
+        check_for_comfyui(options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out {options.out} is a file, and the demo fills a folder: name a new or empty one.")
     torch.set_num_threads(THREADS)
     options.out.mkdir(parents=True, exist_ok=True)
     world = WORLDS[options.base](*([retrained(options)] if options.retrain else []))
+    if options.comfyui is not None:
+        put_into_comfyui(options, world)
+        return
     scale = world.full if options.full or options.tables else world.quick
     dataset = options.out / "pairs"
     in_parallel(pipeline_stages.collect_pairs, world, dataset, scale)
@@ -74,6 +84,34 @@ def run(options: Options) -> None:
         write_tables(options, world, dataset, scale)
     else:
         write_report(options, world, dataset, scale)
+
+
+def check_for_comfyui(options: Options) -> None:
+    """Raise InputError for options that do not go with ``--comfyui``, or a folder that is none."""
+    from trainer.shapes.in_comfyui import check_comfyui
+
+    if options.base != "sd":
+        raise InputError(f"--comfyui came with --base {options.base}, but its loader reads an sd: use --base sd.")
+    if options.full or options.tables:
+        raise InputError("--comfyui writes no report: run the demo with --full or --tables first, then with --comfyui.")
+    check_comfyui(options.comfyui)
+
+
+def put_into_comfyui(options: Options, world: World) -> None:
+    """The demo's net if it has run, else one of fewer pairs, where ComfyUI finds it, with all that it needs."""
+    from trainer.shapes import pipeline_stages
+    from trainer.shapes.in_comfyui import install
+    from trainer.shapes.workers import in_parallel
+    from trainer.shapes.worlds import Scale
+
+    npnet = options.out / "fit-npnet" / "npnet.safetensors"
+    if not npnet.exists():
+        dataset, scale = options.out / "pairs-comfyui", Scale(*FOR_COMFYUI, 0, 0)
+        in_parallel(pipeline_stages.collect_pairs, world, dataset, scale)
+        npnet = pipeline_stages.fit_net(world, dataset, options.out / "fit-comfyui", seed=options.seed)
+    for path in install(world, npnet, options.comfyui):
+        print(path)
+    log.info("Open the last one from ComfyUI's workflows; this pack has to be in its custom_nodes.")
 
 
 def write_tables(options: Options, world: World, dataset: Path, scale: Scale) -> None:

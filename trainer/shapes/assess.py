@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from npnet_core.preference.shapes.detectors import DETECTORS
+from npnet_core.preference.shapes.scorer import Verdict, judge
 from trainer import bases
 from trainer.shapes import WEIGHTS, world
-from trainer.shapes.scorer import DETECTORS, Verdict, judge, load_detector
+from trainer.shapes.scorer import load_detector
 from trainer.shapes.train import reconstruct
 from trainer.shapes.worlds import WORLDS, World
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from npnet_core.preference.shapes.captions import BY_CAPTION
 from trainer.shapes import world
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def transformer() -> ZImageTransformer2DModel:
 
 def captions_words() -> list[str]:
     """Every word of every caption."""
-    return sorted({word for caption in world.BY_CAPTION for word in caption.split()})
+    return sorted({word for caption in BY_CAPTION for word in caption.split()})
 
 
 def merges_for(words: list[list[str]], known: list[str]) -> tuple[list[tuple[str, str]], list[str]]:

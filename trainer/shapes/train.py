@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import trange
 
+from npnet_core.preference.shapes.captions import BY_CAPTION
+from npnet_core.preference.shapes.detectors import DETECTORS
 from trainer.shapes import components as parts
 from trainer.shapes import world
 from trainer.shapes.flow_batches import chat_ids, hidden_states, velocity
-from trainer.shapes.scorer import DETECTORS
 
 UNPROMPTED = 0.1  # share of pictures trained without caption, for guidance
 WIDE_SHARE = 4  # every fourth batch is of the second size
@@ -167,7 +168,7 @@ def train_stable_diffusion(vae: nn.Module, seed: int, *rounds: Round):
     """A Stable Diffusion that predicts v, its text encoder with it."""
     torch.manual_seed(seed)
     pipe = parts.stable_diffusion(vae)
-    ids = {caption: pipe.tokenizer(caption, padding="max_length").input_ids for caption in ("", *world.BY_CAPTION)}
+    ids = {caption: pipe.tokenizer(caption, padding="max_length").input_ids for caption in ("", *BY_CAPTION)}
     alphas_cumprod = pipe.scheduler.alphas_cumprod.to(vae.device)
     networks = nn.ModuleDict({"unet": pipe.unet, "text": pipe.text_encoder}).to(vae.device)
 
@@ -187,7 +188,7 @@ def train_z_image(vae: nn.Module, seed: int, *rounds: Round):
     """A Z-Image, its text encoder with it, at the noise levels that its scheduler shifts an even spacing to."""
     torch.manual_seed(seed)
     pipe = parts.z_image(vae)
-    ids = {caption: chat_ids(pipe.tokenizer, caption) for caption in ("", *world.BY_CAPTION)}
+    ids = {caption: chat_ids(pipe.tokenizer, caption) for caption in ("", *BY_CAPTION)}
     shift = pipe.scheduler.config.shift
     networks = nn.ModuleDict({"transformer": pipe.transformer, "text": pipe.text_encoder}).to(vae.device)
 

@@ -1,118 +1,38 @@
-"""Captioned pictures: "a small red cross at the left on a dark ground", drawn with antialiasing.
-
-Three kinds of captions: of one object with its size and place, of two or three alike with their size, and of two
-different ones with how they lie; each says the ground.
-"""
+"""Captioned pictures: "a small red cross at the left on a dark ground", drawn with antialiasing."""
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from npnet_core.errors import InputError
+from npnet_core.preference.shapes.captions import (
+    GROUNDS,
+    KINDS_OF_CAPTIONS,
+    MOST,
+    SCENES,
+    SHAPES,
+    SIZES,
+    Facts,
+    Scene,
+)
 
-COLOURS = {  # RGB in 0..1
+COLOURS = {  # RGB in 0..1, in the order of captions.COLOURS
     "red": (0.90, 0.15, 0.15),
     "green": (0.15, 0.75, 0.20),
     "blue": (0.20, 0.35, 0.95),
     "yellow": (0.95, 0.85, 0.15),
     "purple": (0.65, 0.20, 0.80),
 }
-SHAPES = ("circle", "square", "triangle", "cross")
-KINDS = tuple(itertools.product(COLOURS, SHAPES))  # every object that there is: (colour, shape)
-NUMBERS = ("two", "three")
-SIZES = ("small", "large")
-PLACES = ("left", "right", "top", "bottom")
-RELATIONS = ("left of", "right of", "above", "below")
-GROUNDS = ("dark", "light")
-MOST = 3  # objects in a picture
-
 SIZE = (32, 32)  # pixels (height, width) of the pictures that the base models were made for …
 WIDE = (24, 40)  # … and of their second size
 
 RADII = {"small": (3.0, 3.5), "large": (4.8, 5.4), None: (4.0, 4.6)}  # pixels; None: of a caption that says no size
 GREYS = {"dark": (0.10, 0.18), "light": (0.72, 0.80)}
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What a caption says; what it does not say is None.
-
-    Args:
-        ground: one of :data:`GROUNDS`.
-        kind: number into :data:`KINDS`.
-        count: of that kind, 1 to 3.
-        size: of :data:`SIZES`.
-        place: of :data:`PLACES`, of a single object.
-        relation: of :data:`RELATIONS`, to a second, different object …
-        other: … number into :data:`KINDS`.
-    """
-
-    ground: str
-    kind: int
-    count: int = 1
-    size: str | None = None
-    place: str | None = None
-    relation: str | None = None
-    other: int | None = None
-
-    @property
-    def caption(self) -> str:
-        thing = " ".join(KINDS[self.kind])
-        if self.other is not None:
-            said = f"a {thing} {self.relation} a {' '.join(KINDS[self.other])}"
-        elif self.count > 1:
-            said = f"{NUMBERS[self.count - 2]} {self.size} {thing}{'es' if thing.endswith('cross') else 's'}"
-        else:
-            said = f"a {self.size} {thing} at the {self.place}"
-        return f"{said} on a {self.ground} ground"
-
-    @property
-    def about(self) -> str:
-        """What kind of caption it is: ``one``, ``several`` or ``two``."""
-        return "two" if self.other is not None else "several" if self.count > 1 else "one"
-
-    @classmethod
-    def from_caption(cls, caption: str) -> Scene:
-        """The inverse of :attr:`caption`.
-
-        Raises:
-            InputError: for a prompt that is no caption of this world.
-        """
-        scene = BY_CAPTION.get(re.sub(r"\s+", " ", caption.strip()))
-        if scene is None:
-            raise InputError(
-                f"{caption!r} is no caption of the shapes world: write one like {SCENES[0].caption!r}, "
-                f"{SCENES[320].caption!r} or {SCENES[480].caption!r}."
-            )
-        return scene
-
-
-SCENES = (  # all 3,520: 320 of one object, 160 of several alike, 3,040 of two
-    *(
-        Scene(ground, kind, size=size, place=place)
-        for ground, kind, size, place in itertools.product(GROUNDS, range(len(KINDS)), SIZES, PLACES)
-    ),
-    *(
-        Scene(ground, kind, count, size)
-        for ground, kind, count, size in itertools.product(GROUNDS, range(len(KINDS)), (2, 3), SIZES)
-    ),
-    *(
-        Scene(ground, kind, relation=relation, other=other)
-        for ground, (kind, other), relation in itertools.product(
-            GROUNDS, itertools.permutations(range(len(KINDS)), 2), RELATIONS
-        )
-    ),
-)
-BY_CAPTION = {scene.caption: scene for scene in SCENES}
-KINDS_OF_CAPTIONS = ("one", "several", "two")
 
 
 def random_scenes(count: int, generator: torch.Generator) -> list[Scene]:
@@ -138,44 +58,6 @@ def split_captions() -> tuple[list[str], list[str]]:
         parts[1].extend(captions[: len(captions) // 4])
     shuffle = [torch.randperm(len(part), generator=torch.Generator().manual_seed(1)).tolist() for part in parts]
     return tuple([part[i] for i in order] for part, order in zip(parts, shuffle, strict=True))
-
-
-class Facts(NamedTuple):
-    """Scenes as tensors; -1 is what a caption does not say."""
-
-    ground: Tensor  # [B]: number into GROUNDS
-    kinds: Tensor  # [B, 2]: numbers into KINDS
-    count: Tensor  # [B]: of the first kind
-    size: Tensor  # [B]: number into SIZES
-    place: Tensor  # [B]: number into PLACES
-    relation: Tensor  # [B]: number into RELATIONS
-
-    @classmethod
-    def of(cls, scenes: Sequence[Scene], device: str | torch.device = "cpu") -> Facts:
-        def number(names: tuple[str, ...], said: str | None) -> int:
-            return -1 if said is None else names.index(said)
-
-        rows = [
-            (
-                GROUNDS.index(scene.ground),
-                scene.kind,
-                -1 if scene.other is None else scene.other,
-                scene.count,
-                number(SIZES, scene.size),
-                number(PLACES, scene.place),
-                number(RELATIONS, scene.relation),
-            )
-            for scene in scenes
-        ]
-        ground, first, second, *rest = torch.tensor(rows, device=device).T
-        return cls(ground, torch.stack([first, second], 1), *rest)
-
-    def counts(self) -> Tensor:
-        """[B, kinds]: how many of each kind there are."""
-        counts = self.count.new_zeros(len(self.count), len(KINDS))
-        counts.scatter_(1, self.kinds[:, :1], self.count[:, None])
-        second = self.kinds[:, 1:]
-        return counts.scatter_add_(1, second.clamp(min=0), (second >= 0).long())
 
 
 class Pictures(NamedTuple):

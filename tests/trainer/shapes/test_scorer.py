@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.shapes import scorer, world
-from trainer.shapes.detectors import Seen
-from trainer.shapes.world import GROUNDS, KINDS, MOST, PLACES, RELATIONS, SIZE, SIZES, WIDE, Scene
+from npnet_core.errors import InputError
+from npnet_core.preference import convert_scorer, describe_scorer, load_scorer
+from npnet_core.preference.shapes import scorer
+from npnet_core.preference.shapes.captions import GROUNDS, KINDS, MOST, PLACES, RELATIONS, SIZES, Scene
+from npnet_core.preference.shapes.detectors import DETECTORS, Seen
+from trainer.shapes import WEIGHTS, world
+from trainer.shapes.scorer import load_detector, load_scorers
+from trainer.shapes.world import SIZE, WIDE
 
 SIDES = ((-8.0, 1.0), (8.0, 1.0), (1.0, -8.0), (1.0, 8.0))  # left, right, top, bottom, from the middle
 FIELDS = ("objects", "size", "layout", "ground")
@@ -108,16 +113,16 @@ def test_log_likelihood_is_that_of_independent_facts():
 
 
 def test_the_score_of_a_picture_has_a_gradient():
-    for name in scorer.DETECTORS:
+    for name in DETECTORS:
         images = torch.rand(2, *SIZE, 3, requires_grad=True)
         scenes = world.random_scenes(2, torch.Generator().manual_seed(0))
-        scorer.judge(scorer.load_detector(name)(images), scenes).log_likelihood.sum().backward()
+        scorer.judge(load_detector(name)(images), scenes).log_likelihood.sum().backward()
         assert images.grad.abs().amax() > 0
 
 
-@pytest.mark.parametrize("name", scorer.DETECTORS)
+@pytest.mark.parametrize("name", DETECTORS)
 def test_detectors_take_any_size(name):
-    detector = scorer.DETECTORS[name]().eval()
+    detector = DETECTORS[name]().eval()
     for size in (SIZE, WIDE, (48, 24)):
         view = detector(torch.rand(2, *size, 3))
         assert view.counts.shape == (2, len(KINDS), MOST + 1)
@@ -128,8 +133,26 @@ def test_detectors_take_any_size(name):
 
 
 def test_the_detectors_differ_in_architecture():
-    a, b = (scorer.DETECTORS[name]() for name in "ab")
+    a, b = (DETECTORS[name]() for name in "ab")
     layers = [{type(module) for module in detector.modules()} for detector in (a, b)]
     assert layers[0] != layers[1]
     assert GROUNDS == ("dark", "light")  # their order is what Seen.light says …
     assert SIZES == ("small", "large")  # … and Seen.large
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_shipped_files_are_preference_models(name, tmp_path):
+    """Known by their keys, the same by either loader, also converted; other prompts than captions are refused."""
+    file = WEIGHTS / f"detector-{name}.safetensors"
+    (expected,) = (scorer for scorer in load_scorers() if scorer.kind == f"shapes-{name}")
+    convert_scorer(file, tmp_path / "converted.safetensors")
+    scenes = world.random_scenes(3, torch.Generator().manual_seed(0))
+    images = world.draw(scenes, torch.Generator().manual_seed(0)).images
+    captions = [scene.caption for scene in scenes]
+    for path in (file, tmp_path / "converted.safetensors"):
+        loaded = load_scorer(None, path)
+        assert loaded.kind == expected.kind
+        assert torch.equal(loaded.score(images, captions), expected.score(images, captions))
+    assert f"shapes-{name}" in describe_scorer(file)["preference model"]
+    with pytest.raises(InputError, match="is no caption of the shapes world: write one like"):
+        loaded.score(images, ["a red fox"] * 3)

@@ -11,9 +11,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from npnet_core.errors import InputError
+from npnet_core.preference.shapes.captions import KINDS, SCENES, SHAPES, Scene
 from trainer.shapes import components as parts
 from trainer.shapes import world
-from trainer.shapes.world import COLOURS, KINDS, SCENES, SHAPES, SIZE, WIDE, Scene
+from trainer.shapes.world import COLOURS, SIZE, WIDE
 
 FILLED = {  # area of a shape of radius 1
     "circle": math.pi,

@@ -6,11 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from npnet_core.preference.shapes.detectors import DETECTORS
+from npnet_core.preference.shapes.scorer import judge
 from trainer import bases
 from trainer.bases import load_base
-from trainer.shapes import BASE, FLOW, WEIGHTS, first, scorer, train, world
+from trainer.shapes import BASE, FLOW, WEIGHTS, first, train, world
 from trainer.shapes import components as parts
 from trainer.shapes.flow_batches import chat_ids, hidden_states, velocity
+from trainer.shapes.scorer import load_detector
 from trainer.shapes.train import Round
 from trainer.shapes.world import SIZE, WIDE
 from trainer.shapes.worlds import WORLDS
@@ -97,18 +100,18 @@ def test_shipped_weights_are_small():
     assert sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file()) <= 20e6
 
 
-@pytest.mark.parametrize("name", scorer.DETECTORS)
+@pytest.mark.parametrize("name", DETECTORS)
 @pytest.mark.parametrize("size", [SIZE, WIDE])
 def test_shipped_detectors_and_autoencoder_know_the_world(name, size):
     scenes = world.random_scenes(300, generator(5))
     images, centres = world.draw(scenes, generator(5), size)
-    detector = scorer.load_detector(name)
+    detector = load_detector(name)
     with torch.no_grad():
         decoded = train.reconstruct(load_base(BASE).pipe.vae, images)
         assert (decoded - images).square().mean().sqrt() < 0.04
         for pictures in (images, decoded):
             view = detector(pictures)
-            told, others = scorer.judge(view, scenes), scorer.judge(view, scenes[1:] + scenes[:1])
+            told, others = judge(view, scenes), judge(view, scenes[1:] + scenes[:1])
             assert told.all_right.mean() > 0.97
             assert (told.log_likelihood > others.log_likelihood).float().mean() > 0.98
     kinds = torch.tensor([scene.kind for scene in scenes])
@@ -128,8 +131,8 @@ def test_shipped_models_paint_what_they_are_told(name, size):
     images = bases.decode(base, latents, batch=40)
     assert images.shape == (40, *size, 3)
     scenes = [world.Scene.from_caption(caption) for caption in captions]
-    for detector in scorer.DETECTORS:
-        view = scorer.load_detector(detector)(images)
-        told, others = scorer.judge(view, scenes), scorer.judge(view, scenes[1:] + scenes[:1])
+    for detector in DETECTORS:
+        view = load_detector(detector)(images)
+        told, others = judge(view, scenes), judge(view, scenes[1:] + scenes[:1])
         assert told.all_right.mean() > 0.2
         assert (told.log_likelihood > others.log_likelihood).float().mean() > 0.75

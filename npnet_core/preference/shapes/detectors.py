@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.shapes.world import KINDS, MOST
+from .captions import KINDS, MOST
 
 
 class Seen(NamedTuple):
@@ -108,3 +108,6 @@ def positions(h: int, w: int, pixels: int, device: torch.device) -> Tensor:
     """[h·w, 2]: (x, y) in pixels, from the picture's middle, of cells of ``pixels`` a side."""
     y, x = (pixels * (torch.arange(side, device=device) + 0.5 - side / 2) for side in (h, w))
     return torch.stack([x.repeat(h), y.repeat_interleave(w)], 1)
+
+
+DETECTORS: dict[str, type[nn.Module]] = {"a": ConvolutionalDetector, "b": SeparableDetector}
