@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from importlib import import_module
+from inspect import signature
 
 import comfy.sd
 import comfy.supported_models
@@ -148,10 +149,10 @@ def tiny_flow_clip(name: str, seed: int = 0, **changes: dict) -> comfy.sd.CLIP:
 def tiny_flow_vae(name: str, seed: int = 0) -> comfy.sd.VAE:
     """VAE of a family of :data:`FLOW`: TAESD, or Wan's for latents that are films; 8 pixels to a latent cell."""
     films = getattr(comfy.supported_models, FLOW[name].config).latent_format.latent_dimensions == 3
+    narrow = "image_channels" in signature(WanVAE).parameters  # since when ComfyUI reads the width off the file
+    wan = {"dim": 8 if narrow else 96, "z_dim": 16, "temperal_downsample": [False, True, True]}
     with with_weights():
-        module = (
-            WanVAE(dim=8, z_dim=16, temperal_downsample=[False, True, True]) if films else TAESD(latent_channels=16)
-        )
+        module = WanVAE(**wan) if films else TAESD(latent_channels=16)
     seed_parameters(module, seed, gain=1.0)
     return comfy.sd.VAE(sd=module.state_dict())
 
