@@ -4,7 +4,7 @@
     python -m benchmarks.adapter flow OUT --device cuda
     python -m benchmarks.adapter base OUT --pairs 320 --steps 20 --pictures 52 --choosing 12     # minutes on two cores
 
-Collects pairs (three steps deep, fixed-point, guidance 5.5 down and 1 back), fits U-Nets and adapters of several ranks
+Collects pairs (fixed-point, guidance 5.5 down and 1 back, three steps deep or --depth), fits U-Nets and adapters of several ranks
 to as many steps of as many pairs, and samples pictures of captions that no net was fitted on. Detector A chooses what
 is to be chosen, on fitting captions; detector B judges. Prints tables in Markdown, with intervals by caption, and
 leaves nets, every score and ``tables.md`` in OUT. Nets are fitted in processes of their own, while pictures without
@@ -41,6 +41,7 @@ from trainer.shapes import WEIGHTS, world
 from trainer.shapes.scorer import load_scorers
 
 STEPS, DEPTH, CFG, INVERSION_CFG = 10, 3, 5.5, 1.0
+DEPTHS = (1, 5, 7, 9)  # of other targets, beside those that nets are fitted to
 STRONG = (3.0, 5.5)  # w* is the better of them
 FIRST = [(k, w) for k in (1, 2, 3) for w in (3.0, 5.5, 7.5, 10.0)]
 WIDTHS = (64, 96, 128)  # of the U-Net from scratch
@@ -78,6 +79,7 @@ class World:
 
     Attributes:
         fitting, reported: rows of ``prompts``.
+        depth: how many steps deep the pairs are.
     """
 
     base: Base
@@ -87,9 +89,10 @@ class World:
     reported: list[int]
     prompts: Prompts
     batch: int
+    depth: int
 
 
-def load(folder: Path, device: str, batch: int, captions: int | None = None) -> World:
+def load(folder: Path, device: str, batch: int, depth: int = DEPTH, captions: int | None = None) -> World:
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
     base = batched(bases.load_base(folder, device=device, precision="fp32"))
@@ -101,7 +104,7 @@ def load(folder: Path, device: str, batch: int, captions: int | None = None) -> 
     schedule = Schedule("euler" if base.prediction == "flow_prediction" else "ddim", STEPS)
     rows = list(range(len(captions)))
     prompts = bases.encode(base, captions, batch=256)
-    return World(base, schedule, captions, rows[: len(fitting)], rows[len(fitting) :], prompts, batch)
+    return World(base, schedule, captions, rows[: len(fitting)], rows[len(fitting) :], prompts, batch, depth)
 
 
 def batched(base: Base) -> Base:
@@ -143,9 +146,10 @@ def collect(shapes: World, rows: Sequence[int], count: int, seed: int) -> Pairs:
 
 
 @torch.no_grad()
-def redenoised(shapes: World, noise: Tensor, rows: Tensor) -> Tensor:
+def redenoised(shapes: World, noise: Tensor, rows: Tensor, depth: int | None = None) -> Tensor:
     levels = bases.levels(shapes.base, shapes.schedule)
-    settings = {"cfg": CFG, "inversion_cfg": INVERSION_CFG, "inversion": "fixed-point", "depth": DEPTH}
+    settings = {"cfg": CFG, "inversion_cfg": INVERSION_CFG, "inversion": "fixed-point"}
+    settings["depth"] = depth or shapes.depth
     targets = []
     for part in tqdm(chunks(len(noise), shapes.batch), desc="re-denoising", unit="batch", leave=False):
         denoise = bases.denoiser(shapes.base, shapes.prompts[rows[part]])
@@ -311,9 +315,12 @@ def plain_methods(pictures: Pictures, choosing: Pictures) -> tuple[dict[str, tup
     other = torch.randn(x.shape, generator=torch.Generator().manual_seed(999))
     rows["best of 2 by A"] = (2 * STEPS, best_of_two(rows["ordinary"][1], pictures.score(other)))
     target = redenoised(shapes, x, pictures.rows)
-    predictions = STEPS + DEPTH * 4  # 2 down, and 2 back without guidance
+    predictions = STEPS + shapes.depth * 4  # 2 down, and 2 back without guidance
     rows["re-denoised"] = (predictions, pictures.score(target))
     rows["re-denoised, guidance w*"] = (predictions + STEPS, pictures.score(target, best))
+    for depth in DEPTHS:
+        scores = pictures.score(redenoised(shapes, x, pictures.rows, depth))
+        rows[f"re-denoised {depth} deep"] = (STEPS + depth * 4, scores)
     return rows, best
 
 
@@ -395,6 +402,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=2640)
     parser.add_argument("--choosing", type=int, default=600, help="pictures of fitting captions to choose guidance on")
     parser.add_argument("--workers", type=int, default=8, help="processes that fit")
+    parser.add_argument("--depth", type=int, default=DEPTH, help="of the pairs")
     parser.add_argument("--captions", type=int, help="the first of each part only")
     parser.add_argument("--fits", type=int, default=len(FITS), help="the first of them only")
     options = parser.parse_args()
@@ -404,7 +412,7 @@ def main() -> None:
     def say(text: str) -> None:
         print(f"[{time.perf_counter() - began:.0f} s] {text}", flush=True)
 
-    loading = (folder, options.device, options.chunk, options.captions)
+    loading = (folder, options.device, options.chunk, options.depth, options.captions)
     shapes = load(*loading)
     scorers = load_scorers(options.weights, options.device)
     say("collecting")
@@ -455,7 +463,7 @@ def report(
     """OUT/tables.md and OUT/scores.json of what there is."""
     shapes = pictures.shapes
     text = (
-        f"{base_name(shapes)}: {options.pairs:,} pairs of {len(shapes.fitting):,} captions; {len(pictures.rows):,} "
+        f"{base_name(shapes)}: {options.pairs:,} pairs, {options.depth} steps deep, of {len(shapes.fitting):,} captions; {len(pictures.rows):,} "
         f"pictures of {len(pictures.rows) // pictures.seeds} captions that no net was fitted on, {STEPS} steps, "
         f"{options.device}; B judges, A chooses; 95 % by caption."
     )
