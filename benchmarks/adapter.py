@@ -4,11 +4,11 @@
     python -m benchmarks.adapter flow OUT --device cuda
     python -m benchmarks.adapter base OUT --pairs 320 --steps 20 --pictures 52 --choosing 12     # minutes on two cores
 
-Collects pairs (fixed-point, guidance 5.5 down and 1 back, three steps deep or --depth), fits U-Nets and adapters of several ranks
-to as many steps of as many pairs, and samples pictures of captions that no net was fitted on. Detector A chooses what
-is to be chosen, on fitting captions; detector B judges. Prints tables in Markdown, with intervals by caption, and
-leaves nets, every score and ``tables.md`` in OUT. Nets are fitted in processes of their own, while pictures without
-a net are made.
+Collects pairs (fixed-point, guidance 5.5 down and 1 back, three steps deep or --depth), fits U-Nets and adapters of
+several ranks to as many steps of as many pairs, and samples pictures of captions that no net was fitted on. Detector A
+chooses what is to be chosen, on fitting captions; detector B judges. Prints tables in Markdown, with intervals by
+caption, and leaves nets, every score and ``tables.md`` in OUT. Nets are fitted in processes of their own, while
+pictures without a net are made.
 """
 
 from __future__ import annotations
@@ -463,9 +463,9 @@ def report(
     """OUT/tables.md and OUT/scores.json of what there is."""
     shapes = pictures.shapes
     text = (
-        f"{base_name(shapes)}: {options.pairs:,} pairs, {options.depth} steps deep, of {len(shapes.fitting):,} captions; {len(pictures.rows):,} "
-        f"pictures of {len(pictures.rows) // pictures.seeds} captions that no net was fitted on, {STEPS} steps, "
-        f"{options.device}; B judges, A chooses; 95 % by caption."
+        f"{base_name(shapes)}: {options.pairs:,} pairs, {options.depth} steps deep, of {len(shapes.fitting):,} captions; "
+        f"{len(pictures.rows):,} pictures of {len(pictures.rows) // pictures.seeds} captions that no net was fitted on, "
+        f"{STEPS} steps, {options.device}; B judges, A chooses; 95 % by caption."
     )
     fits = [found[fit.name] for fit in FITS if fit.name in found]
     tables = [table(fits)] if fits else []
