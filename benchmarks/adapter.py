@@ -463,7 +463,7 @@ def report(
     """OUT/tables.md and OUT/scores.json of what there is."""
     shapes = pictures.shapes
     text = (
-        f"{base_name(shapes)}: {options.pairs:,} pairs of {len(shapes.fitting):,} captions, {options.depth} steps deep; "
+        f"{base_name(shapes)}: {options.pairs:,} pairs of {len(shapes.fitting):,} captions, {options.depth} deep; "
         f"{len(pictures.rows):,} pictures of {len(pictures.rows) // pictures.seeds} captions that no net is fitted on, "
         f"{STEPS} steps, {options.device}; B judges, A chooses; 95 % by caption."
     )
