@@ -16,13 +16,14 @@ from npnet_core.errors import InputError
 from npnet_core.npd import NPDWriter
 from tests.tiny_fit import options
 from tests.tiny_pipelines import tiny_flux, tiny_hunyuan_dit, tiny_sd, tiny_sd3, tiny_sdxl, tiny_z_image
-from tests.trainer.fitting.test_fit import equal, stop_at, weights
+from tests.trainer.fitting.test_fit import TORCHRUN, equal, finish, npnet_fit, stop_at, weights
 from trainer import bases
 from trainer.bases import Schedule
 from trainer.collecting.manifest import manifest
 from trainer.collecting.recipe import preset_recipe
 from trainer.collecting.redenoising import REDENOISING
 from trainer.commands.fit import run
+from trainer.commands.options import save_config
 from trainer.evaluation.diagnostics import diagnose
 from trainer.evaluation.draws import Draw
 from trainer.evaluation.generate import make_batch
@@ -224,6 +225,21 @@ def test_stopped_anywhere_it_goes_on_to_the_bit(datasets, fitted, tmp_path):
         run(adapter(datasets["sdxl"], out, epochs=4, ema=0.5))
     run(adapter(datasets["sdxl"], out, epochs=4, ema=0.5, checkpointing=False))
     assert equal(weights(out), weights(fitted))
+
+
+def test_batches_and_processes_may_share_a_step(datasets, tmp_path):
+    """Over several sizes, with checkpointed blocks; the layer that starts at zero alone has a gradient at first."""
+    settings = {"epochs": 1, "batch": 4, "lr": 1e-3, "clip": 1.0}
+    run(adapter(datasets["sdxl"], tmp_path / "one", **settings))
+    run(adapter(datasets["sdxl"], tmp_path / "accumulated", **settings | {"batch": 2, "accumulate": 2}))
+    save_config(adapter(datasets["sdxl"], tmp_path / "two", **settings | {"batch": 2}), tmp_path / "two.toml")
+    finish(npnet_fit(tmp_path / "two.toml", *TORCHRUN))
+    one, accumulated, two = (
+        load_npnet(tmp_path / name / "npnet.safetensors") for name in ("one", "accumulated", "two")
+    )
+    for other in (accumulated, two):
+        for name, value in one.state_dict().items():
+            assert (other.state_dict()[name] - value).abs().max() < 1e-5, name
 
 
 @pytest.mark.parametrize("init", [False, True])
