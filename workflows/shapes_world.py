@@ -15,9 +15,10 @@ noise** that an NPNet makes of it. A detector scores both by how likely it is th
 *HPS Filter* counts how often it prefers golden noise.
 """
 EXPECT = """
-Guidance is off (cfg 1), so few pictures are right and there is much to gain. Single pictures go either way: look at
-many seeds. Prompts have to be captions like this one, for the detector reads no others: *two large green circles on a
-light ground*, *a red cross above a blue circle on a dark ground*.
+Single pictures go either way, and for some captions there is no gain: sixteen pictures are no evidence, the page of
+`npnet demo` is. Guidance is off (cfg 1), where there is most to gain. Prompts have to be captions like this one,
+for the detector reads no others: *two large green circles on a light ground*, *a small red cross at the left on a
+dark ground*.
 """
 SIDES = """
 A size of 64 makes pictures of 32 pixels: this model's latents have a quarter of a picture's side, and *Empty Latent
@@ -29,7 +30,7 @@ def shapes_world() -> Layout:
     base = node("NPNetSmallPipelineLoad", pipeline=NAME, color=OURS)
     npnet = node("NPNetLoad", npnet_name=f"{NAME}.safetensors", color=OURS)
     scorer = node("NPNetScorerLoad", scorer_name=f"{NAME}-detector-b.safetensors", kind="shapes-b", color=OURS)
-    prompt = prompt_text("a small red cross at the left on a dark ground")
+    prompt = prompt_text("a red cross above a blue circle on a dark ground")
     positive = positive_prompt(base["CLIP"], prompt)
     negative = node("CLIPTextEncode", clip=base["CLIP"], text="", title="No prompt", color="red", box=(300, 50))
     latent = node("EmptyLatentImage", width=64, height=64, batch_size=16, title="Sixteen pictures of 32 pixels")
@@ -72,7 +73,7 @@ def shapes_world() -> Layout:
         column(group("Models", base, npnet, scorer), group("Prompt", prompt, positive, negative)),
         column(group("Size and seed", latent, seed), patched, verdict),
         column(
-            node("MarkdownNote", text=read_me(), title="Read me", color="blue", box=(400, 330)),
+            node("MarkdownNote", text=read_me(), title="Read me", color="blue", box=(400, 250)),
             row(
                 group("Sampling", ordinary, golden),
                 column(ordinary_images, *shown(ordinary_images, "Ordinary")),
