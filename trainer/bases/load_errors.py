@@ -12,8 +12,8 @@ import torch
 
 from npnet_core.errors import InputError, first_of
 
-# of a text encoder that was saved with its picture side, or with what its positions are counted by
-UNUSED = re.compile(r"(^|\.)(position_ids|logit_scale|text_projection|vision_model|visual_projection)(\.|$)")
+# of a text encoder that was saved with its picture side, its language head, or what its positions are counted by
+UNUSED = re.compile(r"(^|\.)(position_ids|logit_scale|text_projection|vision_model|visual_projection|lm_head)(\.|$)")
 
 
 # advice to who writes Python, in a message of these libraries

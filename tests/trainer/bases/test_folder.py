@@ -198,6 +198,7 @@ def test_what_a_text_encoder_was_saved_with_is_no_fault(broken, expected):
     """Old files keep the position's numbers, and those of CLIP's whole models the picture side."""
     (file,) = (broken / "text_encoder").glob("*.safetensors")
     more = {"text_model.embeddings.position_ids": torch.arange(77)[None], "logit_scale": torch.ones(())}
+    more |= {"lm_head.weight": torch.ones(4, 4)}  # a language model's
     save_file(load_file(file) | more, file, {"format": "pt"})
     assert fingerprint(load_base(broken)) == expected
 
