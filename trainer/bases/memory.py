@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
+from npnet_core.errors import InputError
 from trainer.bases.base import PARTS, Base, move
 
 log = logging.getLogger(__name__)
@@ -57,8 +59,24 @@ def take_turn(base: Base, *parts: str) -> None:
         if other not in parts:
             move(base, other, "cpu")
     free_memory(base.device)
-    for part in parts:
-        move(base, part, base.device)
+    with weights_to(base, parts):
+        for part in parts:
+            move(base, part, base.device)
+
+
+@contextmanager
+def weights_to(base: Base, parts: Sequence[str]) -> Iterator[None]:
+    """Within the block, where parts come to the device, running out of its memory is an InputError that says so."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        weights = weight_bytes(base)
+        sibling = "" if base.sibling is None or "network" not in parts else f", with {base.sibling.source}'s network"
+        raise InputError(
+            f"The memory of {base.device} does not hold the {' and '.join(parts)} of {base.source}{sibling} "
+            f"({sum(weights[part] for part in parts) / 1e9:.3g} GB): use a GPU with more memory, or a smaller "
+            "--precision (fp16, bf16)."
+        ) from error
 
 
 def _place(base: Base, part: str) -> str:

@@ -7,9 +7,10 @@ import dataclasses
 import pytest
 import torch
 
+from npnet_core.errors import InputError
 from tests import tiny_pipelines
 from trainer.bases import PARTS, Schedule, decode, encode, initial_noise, load_base, sample, weight_bytes, with_sibling
-from trainer.bases.memory import fit_together
+from trainer.bases.memory import fit_together, weights_to
 
 PROMPTS = ["a red circle", "a blue square"]
 
@@ -39,6 +40,15 @@ def test_bytes_of_every_part(folders):
 def test_weights_leave_room():
     assert fit_together([4, 2, 1], 10)
     assert not fit_together([4, 2, 1], 9)
+
+
+def test_weights_that_do_not_fit_alone_are_said(folders):
+    both = with_sibling(load_base(folders[0], distilled=True), folders[1])
+    with (
+        pytest.raises(InputError, match=r"of cpu does not hold the network of .*turbo, with .*base's network \(0\.0"),
+        weights_to(both, ["network"]),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_turns_change_no_image(folders):
