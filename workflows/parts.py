@@ -218,8 +218,9 @@ def hps_filter(scorer: Node, prompt: Node, source: Output, target: Output, room:
     )
 
 
-def note(title: str, about: str, expect: str, *files: ModelFile, room: int = 250) -> Node:
+def note(title: str, about: str, expect: str, *files: ModelFile, room: int | None = None) -> Node:
     """What a template shows, which files it needs, what to expect of it."""
+    room = room or 250 + 50 * max(0, len(files) - 2)  # Nodes 2.0 shows all of it, however high
     rows = "".join(f"| [{file.name}]({file.url}) | `models/{file.directory}` | {file.size} |\n" for file in files)
     text = f"""\
 ## {title}
