@@ -133,7 +133,8 @@ def captions_words() -> list[str]:
 def merges_for(words: list[list[str]], known: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """The merges that put words, lists of symbols, together from the left, and the tokens that they make.
 
-    Longer words come first, so that no shorter one's merge takes a piece out of them.
+    Longer words come first, so that no shorter one's merge takes a piece out of them. A longer one's may out of a
+    shorter, as "bottom" does of "above", which stays four tokens: the shipped model has learnt it so.
     """
     merges: dict[tuple[str, str], None] = {}
     tokens = dict.fromkeys(known)

@@ -154,12 +154,15 @@ def test_facts_count_what_scenes_say():
 
 
 def test_every_word_is_one_token():
+    """But "above", which a merge of "bottom" takes a piece out of; the shipped model has learnt it so."""
     tokenizer = parts.clip_tokenizer()
+    above = ["a", "bo", "v", "e</w>"]
     for scene in SCENES[::7]:
         ids = tokenizer(scene.caption, padding="max_length").input_ids
         assert len(ids) == parts.TOKENS
         assert tokenizer.decode(ids, skip_special_tokens=True).strip() == scene.caption
-        assert tokenizer.tokenize(scene.caption) == [word + "</w>" for word in scene.caption.split()]
+        words = ([word + "</w>"] if word != "above" else above for word in scene.caption.split())
+        assert tokenizer.tokenize(scene.caption) == [token for word in words for token in word]
 
 
 def test_every_word_is_one_token_of_the_flow_model_too():
