@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--penalty", type=float, default=10.0)
+    parser.add_argument("--penalty", type=float, default=0.3)
     parser.add_argument("--reward-clip", type=float, default=0.3)
     parser.add_argument("--seeds", type=int, default=4, help="per reported caption")
     parser.add_argument("--captions", type=int, help="so many of those that are reported")
