@@ -8,6 +8,7 @@ import comfy.ops
 import comfy.supported_models
 import pytest
 import torch
+from comfy.ldm.flux.model import FluxParams
 
 from npnet_core.adapter import Adapter
 from npnet_core.checkpoint import save_npnet
@@ -50,7 +51,7 @@ FLUX = {
     "theta": 10000,
     "qkv_bias": True,
     "guidance_embed": True,
-    "txt_ids_dims": [],
+    **({"txt_ids_dims": []} if "txt_ids_dims" in FluxParams.__dataclass_fields__ else {}),  # not yet in 0.3.64
 }
 Z_IMAGE = {
     "image_model": "lumina2",
@@ -155,7 +156,7 @@ def conditioning(base, prompt: str = PROMPT, **options) -> list:
     """As ComfyUI's text encoders would give it."""
     told = bases.encode(base, [prompt]).cond
     extra = {"pooled_output": told["pooled"]} if "pooled" in told else {"pooled_output": None}
-    if "prompt_mask" in told:
+    if base.family == "z-image":  # FLUX.1's prompts are a fixed number of tokens without a mask
         extra["attention_mask"] = told["prompt_mask"].long()
     return [[told["prompt_embeds"], extra | options]]
 
@@ -164,6 +165,7 @@ def noise_for(base, batch: int = 2):
     return torch.randn(batch, base.channels, 16, 12, generator=torch.Generator().manual_seed(4))
 
 
+@torch.inference_mode()  # as ComfyUI runs nodes
 def f_of(pack, npnet, model, cond, noise):
     start = pack.nodes.conditioning.at_full_noise(tuple(noise.shape))
     return pack.nodes.adapter.predictor_of(model, cond, start)(npnet.patcher.model, noise)
