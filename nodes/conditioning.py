@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..npnet_core.config import Config
 from ..npnet_core.errors import InputError
-from .families import FAMILIES, Base, base_of, family_of, model_title, title
+from .families import FAMILIES, Base, base_of, family_of, is_another, model_title, title
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,14 @@ def prompt_of(conditioning: list, config: Config, start: Start) -> tuple[Tensor,
     entry = starting_entry(conditioning, start)
     embeds, expected = without_values(entry["cross_attn"]), title(config.family)
     if config.family in FAMILIES:
-        came = family_of(entry, Base())
-        if came != config.family:
+        came, fits = family_of(entry, Base()), family_of(entry, start.base) is not None
+        # whose prompt it is, the model knows better: Chroma's looks like Qwen-Image 2.1's
+        if came != config.family and (fits or not is_another(start.base, config.family)):
             raise InputError(
                 f"The conditioning is {title(came)} ({embeds.shape[2]} wide), this NPNet was trained for {expected} "
                 f"({config.prompt_dim} wide): use the text encoder of a {expected} checkpoint, or your model's NPNet."
             )
-        if family_of(entry, start.base) is None:
+        if not fits:
             raise InputError(
                 f"The model is {model_title(start.base)}, this NPNet was trained for {expected}: use a {expected} "
                 "checkpoint, or your model's NPNet."

@@ -44,7 +44,7 @@ FAMILIES = {
     "flux": Family("FLUX.1", 4096, 16, (768,), image_models=("flux",)),
     "z-image": Family("Z-Image", 2560, 16, image_models=("lumina2",)),
     "qwen-image": Family("Qwen-Image", 3584, 16, frames=True, image_models=("qwen_image",)),
-    "qwen-image-2.1": Family("Qwen-Image 2.1", 4096, 64, image_models=("qwen_image_2.1",)),
+    "qwen-image-2.1": Family("Qwen-Image 2.1", 4096, 64, image_models=("qwen_image21",)),
     "krea-2": Family("Krea-2", 30720, 16, frames=True, image_models=("krea2",)),
     "anima": Family("Anima", 1024, 16, key="t5xxl_ids", frames=True, image_models=("anima",)),
 }
@@ -85,6 +85,11 @@ def family_of(entry: dict, base: Base) -> str | None:
         ):
             return name
     return None
+
+
+def is_another(base: Base, family: str) -> bool:
+    """Whether ``image_model`` alone tells that a model is no such family's."""
+    return base.image_model not in (None, "any", *FAMILIES[family].image_models)
 
 
 def title(family: str | None) -> str:

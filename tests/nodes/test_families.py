@@ -86,7 +86,7 @@ def test_anima_is_not_sd2(families):
 def test_qwen_image_2_1(families):
     """As ComfyUI 0.38 has it, which was read and not run."""
     prompt = looks_like(4096, None, {})
-    assert families.family_of(prompt, families.Base((1, 64, 6, 8), "qwen_image_2.1")) == "qwen-image-2.1"
+    assert families.family_of(prompt, families.Base((1, 64, 6, 8), "qwen_image21")) == "qwen-image-2.1"
 
 
 @pytest.mark.parametrize("other", OTHERS)
@@ -106,7 +106,7 @@ def test_the_table_says_what_comfyui_says(families, name):
 
 def test_image_models_are_names_of_comfyuis(families):
     known = {getattr(cls, "unet_config", {}).get("image_model") for cls in comfy.supported_models.models}
-    newer = {"qwen_image_2.1"} | ({"krea2", "anima"} - known)  # than this ComfyUI
+    newer = {"qwen_image21"} | ({"krea2", "anima"} - known)  # than this ComfyUI
     assert {name for family in families.FAMILIES.values() for name in family.image_models} <= known | newer
 
 
@@ -127,10 +127,14 @@ def test_a_net_of_another_family_is_refused_and_both_are_named(pack, families, n
 
 
 def test_a_prompt_that_fits_with_a_model_that_does_not(pack, families):
-    """FLUX.1's text encoders before a Chroma model."""
+    """FLUX.1's text encoders before a Chroma model, and Chroma's own, which another model's prompts look like."""
     conds = pack.nodes.conditioning
     chroma = families.Base(IMAGE, "chroma")
     start = conds.Start(chroma, 1.0, lambda percent: 1.0 - percent)
     net = pack.npnet_core.config.UNetConfig(family="flux", channels=16, prompt_dim=4096)
-    with pytest.raises(ValueError, match=r"^The model is chroma, this NPNet was trained for FLUX\.1: use a FLUX\.1 "):
-        conds.prompt_of(conditioning("flux"), net, start)
+    own = [[torch.zeros(1, 7, 4096), {"pooled_output": None}]]  # as Qwen-Image 2.1's looks
+    for prompt in (conditioning("flux"), own):
+        with pytest.raises(
+            ValueError, match=r"^The model is chroma, this NPNet was trained for FLUX\.1: use a FLUX\.1 "
+        ):
+            conds.prompt_of(prompt, net, start)
