@@ -106,9 +106,10 @@ def redenoiser(model: ModelPatcher, sibling: ModelPatcher | None, family: str) -
 def kind(model: ModelPatcher) -> tuple:
     """What two models have in common of which one may re-denoise for the other."""
     config, sampling = model.model.model_config.unet_config, model.get_model_object("model_sampling")
+    widths = ("context_dim", "context_in_dim", "cap_feat_dim")  # of prompts, as UNets, FLUX and Lumina call them
     return (
         config.get("image_model"),
-        config.get("context_dim"),
+        *(config.get(width) for width in widths),
         type(model.get_model_object("latent_format")),
         isinstance(sampling, comfy.model_sampling.CONST),
     )

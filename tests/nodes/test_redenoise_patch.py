@@ -59,6 +59,11 @@ CASES = {
     "SDXL, released": (lambda: sdxl(), {"depth": 1, "inversion": "released"}, {}),
     "SDXL, a mask for each": (lambda: sdxl(), {}, {"noise_mask": MASK}),
     **{name: (lambda name=name: flow(name), {}, {}) for name in HERE if name != "schnell"},
+    **{
+        f"{name}, a mask": (lambda name=name: flow(name), {}, {"noise_mask": MASK[:1]})
+        for name in HERE
+        if name == "anima"
+    },
 }
 
 
@@ -300,6 +305,21 @@ def test_a_sibling_of_another_kind(call, patch):
     model, positive, negative = sdxl()
     patched, _ = patch(model, redenoise_model=tiny_flow("flux"))
     with pytest.raises(ValueError, match="redenoise_model of kind Flux came for a model of kind SDXL"):
+        ksample(patched, positive, negative, empty(), **STEPS)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [("flux", {"context_in_dim": 3584, "vec_in_dim": None}), ("z-image", {"cap_feat_dim": 2304})]
+)
+def test_a_sibling_that_reads_other_prompts(call, patch, name, changes):
+    """LongCat-Image is built as FLUX.1, Lumina 2 as Z-Image."""
+    if name not in HERE:
+        pytest.skip(f"this ComfyUI has no {name}")
+    model, positive, negative = flow(name)
+    sibling = tiny_flow(name)
+    sibling.model.model_config.unet_config = sibling.model.model_config.unet_config | changes
+    patched, _ = patch(model, redenoise_model=sibling)
+    with pytest.raises(ValueError, match="one with the same latents and prompts was expected"):
         ksample(patched, positive, negative, empty(), **STEPS)
 
 
