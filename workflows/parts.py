@@ -19,7 +19,10 @@ HPS = ModelFile("HPS_v2.1_compressed.pt", "xswu/HPSv2", "preference", "2.0 GB")
 # The files that ComfyUI's own templates name.
 Z_REPO, KREA, QWEN = "Comfy-Org/z_image_turbo", "Comfy-Org/Krea-2", "Comfy-Org/Qwen-Image_ComfyUI"
 DIFFUSION, TEXT_ENCODERS = "split_files/diffusion_models/", "split_files/text_encoders/"
-FLUX_VAE = ModelFile("ae.safetensors", Z_REPO, "vae", "335 MB", "split_files/vae/")
+Z_VAE = ModelFile("ae.safetensors", Z_REPO, "vae", "335 MB", "split_files/vae/")
+FLUX_VAE = ModelFile(
+    "ae.safetensors", "Comfy-Org/Lumina_Image_2.0_Repackaged", "vae", "335 MB", "split_files/vae/"
+)  # the same file
 QWEN_VAE = ModelFile("qwen_image_vae.safetensors", QWEN, "vae", "254 MB", "split_files/vae/")
 QWEN_3 = ModelFile("qwen_3_4b.safetensors", Z_REPO, "text_encoders", "8.0 GB", TEXT_ENCODERS)
 SD35 = ModelFile("sd3.5_large_fp8_scaled.safetensors", "Comfy-Org/stable-diffusion-3.5-fp8", "checkpoints", "14.9 GB")

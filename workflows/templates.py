@@ -29,6 +29,7 @@ from workflows.parts import (
     T5_XXL,
     Z_IMAGE,
     Z_IMAGE_TURBO,
+    Z_VAE,
     Stack,
     golden_noise,
     hps_filter,
@@ -290,7 +291,7 @@ Neither wins every time. Compare many seeds before you judge: a single pair of p
 
 def redenoise_z_image() -> Layout:
     return redenoised_beside_ordinary(
-        load_parts(Z_IMAGE, FLUX_VAE, (QWEN_3,), "lumina2", shift=3.0),
+        load_parts(Z_IMAGE, Z_VAE, (QWEN_3,), "lumina2", shift=3.0),
         title="Golden noise for Z-Image, without a net",
         prompt="A clockmaker's cluttered workshop at dusk, brass gears floating like dust in a sunbeam",
         steps=25,
@@ -302,7 +303,7 @@ def redenoise_z_image() -> Layout:
 
 def redenoise_z_image_turbo() -> Layout:
     return redenoised_beside_ordinary(
-        load_parts(Z_IMAGE_TURBO, FLUX_VAE, (QWEN_3,), "lumina2", shift=3.0),
+        load_parts(Z_IMAGE_TURBO, Z_VAE, (QWEN_3,), "lumina2", shift=3.0),
         title="Re-denoised noise for Z-Image-Turbo",
         about="""
 One seed, twice. Turbo is distilled and has no guidance that could go into the noise, so the undistilled **Z-Image**
@@ -381,7 +382,7 @@ def redenoise_sd35() -> Layout:
 
 def collect_pairs_z_image() -> Layout:
     return collect_pairs(
-        load_parts(Z_IMAGE, FLUX_VAE, (QWEN_3,), "lumina2", shift=3.0),
+        load_parts(Z_IMAGE, Z_VAE, (QWEN_3,), "lumina2", shift=3.0),
         title="Collect noise pairs for Z-Image",
         prompt="A watercolour of two hedgehogs sharing a red umbrella",
         dataset="z-image",

@@ -179,6 +179,48 @@ def run(server, prompt: dict, tiny_npnets: dict[str, str], tiny_scorer: str, val
     assert not any(torch.equal(one, other) for one, other in combinations(pictures, 2))
 
 
+OF_COMFYUI = {  # ours → ComfyUI's own for the same model; for Krea-2 Raw it has only the distilled model's
+    "redenoise_z_image": "image_z_image",
+    "redenoise_z_image_turbo": "image_z_image_turbo",
+    "redenoise_flux_dev": "flux_dev_full_text_to_image",
+    "redenoise_qwen_image": "image_qwen_Image_2512",
+    "redenoise_sd35": "sd3.5_simple_example",
+    "collect_pairs_z_image": "image_z_image",
+}
+SETTINGS = (
+    "CLIPLoader",
+    "DualCLIPLoader",
+    "UNETLoader",
+    "VAELoader",
+    "CheckpointLoaderSimple",
+    "ModelSamplingAuraFlow",
+)
+SETTINGS += ("EmptySD3LatentImage", "KSampler")
+ADDED = {"redenoise_z_image_turbo": "z_image_bf16.safetensors", "collect_pairs_z_image": "HPS_v2.1_compressed.pt"}
+
+
+def settings(workflow: dict) -> list[tuple[str, list]]:
+    """Class and values of what loads and samples, whatever the seed."""
+    nodes = [node for node in graph_nodes(workflow) if node["type"] in SETTINGS]
+    return [(each["type"], each["widgets_values"][2 * (each["type"] == "KSampler") :]) for each in nodes]
+
+
+@pytest.mark.parametrize("name", OF_COMFYUI)
+def test_loads_and_samples_as_comfyui_s_own_template(name):
+    file = template_file(OF_COMFYUI[name])
+    if not file.exists():
+        pytest.skip(f"this ComfyUI has no {file.stem}")
+    ours, theirs = read(ROOT / "example_workflows" / f"{name}.json"), read(file)
+    downloads, known = (
+        {(each["name"], each["url"].removesuffix("?download=true"), each["directory"]) for each in models_of(workflow)}
+        for workflow in (ours, theirs)
+    )
+    assert {each[0] for each in downloads - known} == {ADDED[name]} if name in ADDED else downloads <= known
+    for kind, values in settings(ours):
+        if values[0] != ADDED.get(name):
+            assert any(kind == other and values == pytest.approx(given) for other, given in settings(theirs)), kind
+
+
 # ---- the checks themselves ------------------------------------------------------------------------------------------
 
 PROMPT = {
