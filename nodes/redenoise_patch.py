@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from comfy.model_patcher import ModelPatcher
+from comfy.samplers import CFGGuider
 from comfy_api.latest import io
 from tqdm.auto import tqdm
 
@@ -69,8 +70,14 @@ class RedenoisedStart:
 
         Raises:
             InputError: as :class:`RedenoisingGuider` and :func:`redenoiser`; for a guider without a positive prompt;
-                for what can only be a distilled model.
+                for what can only be a distilled model; for a guider of two models.
         """
+        other = getattr(sampling, "uncond_model_patcher", None)
+        if other is not None and not other.is_clone(sampling.model_patcher):
+            raise InputError(
+                "DualModelGuider samples with another model for the negative prompt, one model for both was expected: "
+                "to re-denoise, sample with KSampler or CFGGuider."
+            )
         positive, negative = positive_of(sampling.original_conds), negative_of(sampling.original_conds)
         if positive is None:
             raise InputError(
@@ -80,7 +87,8 @@ class RedenoisedStart:
         model = redenoiser(sampling.model_patcher, self.sibling, base_family(positive, start))
         guider = RedenoisingGuider(model, positive, negative, self.options["cfg"], self.options["inversion_cfg"])
         zeroed = not any(embeds.any() for embeds, _ in as_conditioning(negative or []) if embeds is not None)
-        unguided = getattr(sampling, "cfg", None) == 1 and zeroed and not guider.embedding
+        # another kind of set_cfg leaves `cfg` at the 1 that it begins with (DualCFGGuider)
+        unguided = type(sampling).set_cfg is CFGGuider.set_cfg and sampling.cfg == 1 and zeroed and not guider.embedding
         if unguided and guider.is_flow and self.sibling is None:
             raise InputError(
                 "The sampler's cfg is 1 and its negative prompt zeroed, as for a distilled model without guidance that "

@@ -269,6 +269,38 @@ def test_what_is_sampled_as_distilled_models_are_is_refused(call, patch):
     ksample(patched, positive, negative, empty(), **STEPS | {"cfg": 1.0})
 
 
+def test_a_guider_of_two_guidances_is_not_taken_for_an_unguided_one(call, patch):
+    """Whose `cfg` stays 1 whatever it is given."""
+    model, positive, negative = sdxl(ModelType.FLOW)
+    (zeroed,) = call("ConditioningZeroOut", conditioning=negative)
+    patched, seen = patch(model)
+    (guider,) = call(
+        "DualCFGGuider", model=patched, cond1=positive, cond2=conditioning("sdxl", 3), negative=zeroed, cfg_conds=3.0,
+        cfg_cond2_negative=2.0, style="regular",
+    )  # fmt: skip
+    (noise,) = call("RandomNoise", noise_seed=SEED)
+    custom_sample(noise, patched, positive, zeroed, empty(), guider=guider, **STEPS)
+    assert not torch.allclose(seen[-1], source_noise(empty()))
+
+
+def test_a_guider_of_two_models(call, patch, target_of):
+    if "DualModelGuider" not in nodes.NODE_CLASS_MAPPINGS:
+        pytest.skip("this ComfyUI has no DualModelGuider")
+    model, positive, negative = sdxl()
+    patched, seen = patch(model)
+    (noise,) = call("RandomNoise", noise_seed=SEED)
+
+    def sample(other):
+        inputs = {"model": patched, "model_negative": other, "positive": positive, "negative": negative, "cfg": 3.0}
+        (guider,) = call("DualModelGuider", **inputs)
+        custom_sample(noise, patched, positive, negative, empty(), guider=guider, **STEPS)
+
+    sample(model)  # the same one for both is ordinary guidance
+    assert torch.equal(seen[-1], target_of(model, positive, negative, empty()))
+    with pytest.raises(ValueError, match="DualModelGuider samples with another model for the negative prompt"):
+        sample(tiny_sdxl(seed=1))
+
+
 def test_a_guider_without_a_negative_prompt(call, patch):
     model, positive, _ = sdxl()
     patched, _ = patch(model)
