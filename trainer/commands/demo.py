@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOR_COMFYUI = (300, 2)  # captions, and seeds for each, of a net that need not wait for the report
+RIVALS = (
+    "cfg-5.5-first-1",
+    "cfg-10-first-3",
+)  # at the cost of a net, and of re-denoising; of each A chose the guidance
+METHODS = ("standard", "inversion", "npnet", *RIVALS, "wrong-prompt")
 THREADS = 2  # the last bits of a product depend on how many there are, and a fit on its last bits
 
 TITLE = "Golden noise in the shapes world"
@@ -99,12 +104,18 @@ def check_for_comfyui(options: Options) -> None:
 
 def put_into_comfyui(options: Options, world: World) -> None:
     """The demo's net if it has run, else one of fewer pairs, where ComfyUI finds it, with all that it needs."""
+    from npnet_core.npd import read_manifest
+    from trainer import bases
     from trainer.shapes import pipeline_stages
     from trainer.shapes.in_comfyui import install
     from trainer.shapes.workers import in_parallel
     from trainer.shapes.worlds import Scale
 
-    npnet = options.out / "fit-npnet" / "npnet.safetensors"
+    npnet, pairs = options.out / "fit-npnet" / "npnet.safetensors", options.out / "pairs"
+    if npnet.exists() and pairs.exists():
+        base = bases.fingerprint(pipeline_stages.load_models(world).base)[:16]
+        if read_manifest(pairs).recorded.get("base_fingerprint") != base:
+            raise InputError(f"{options.out} holds a demo of another base model than sd: name another --out.")
     if not npnet.exists():
         dataset, scale = options.out / "pairs-comfyui", Scale(*FOR_COMFYUI, 0, 0)
         in_parallel(pipeline_stages.collect_pairs, world, dataset, scale)
@@ -134,16 +145,16 @@ def write_report(options: Options, world: World, dataset: Path, scale: Scale) ->
         for name, changes in pipeline_stages.NETS.items()
     }
     what = world, nets, list(pipeline_stages.two_settings(world).values()), options.out, scale
-    in_parallel(pipeline_stages.compare, *what)
+    in_parallel(pipeline_stages.compare, *what, methods=METHODS)
     metrics = dict.fromkeys((world.reports, "captions-right", world.selects))
     about = {
         "command": command(options),
         "title": TITLE,
         "introduction": introduction(world),
         "metrics": {metric: {"factor": 1, "label": LABELS[metric]} for metric in metrics},
-        "selecting": [world.selects],
+        "selecting": [world.selects] if world.reports != world.selects else list(metrics),  # of one detector
     }
-    evaluation = pipeline_stages.compare(*what, about=about)
+    evaluation = pipeline_stages.compare(*what, methods=METHODS, about=about)
     write_page(options.out, world, pipeline_stages.load_models(world).base, nets, dataset, evaluation)
     log.info("%s", options.out / "report.html")
 
@@ -161,7 +172,8 @@ def introduction(world: World) -> list[str]:
         "The whole method on a tiny text-to-image model of coloured shapes: pairs of noises were collected and "
         "selected, nets were fitted on them, and here is what their golden noise does to pictures of captions and "
         "seeds that no net was fitted on and no setting chosen on. inversion is the re-denoised noise itself, which "
-        "nets learn to predict; wrong-prompt is the control: the noise made for another caption.",
+        "nets learn to predict; cfg-5.5-first-1 and cfg-10-first-3 are what predictions buy otherwise, more "
+        "guidance on the first steps only; wrong-prompt is the control: the noise made for another caption.",
         f"Two settings: guidance 1, where the effect is strong, and guidance {world.guidance:g} with the same "
         f"{world.recipe.schedule.steps} steps, where it is weak. {judged}; captions right is whether all of it is "
         "there and nothing else.",

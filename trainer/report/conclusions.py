@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from trainer.evaluation.equal_cost import selecting_metrics
+from trainer.evaluation.equal_cost import golden_methods, selecting_metrics
 from trainer.evaluation.items import STANDARD
 from trainer.evaluation.methods import CONTROL
 from trainer.report import labels
@@ -127,10 +127,12 @@ def best_at_equal_cost(results: dict, entry: dict) -> str:
     setting, metric, ours, best = (entry[name] for name in ("setting", "metric", "method", "best"))
     name = labels.title(results, metric)
     limit = f"about as many predictions as {ours} ({brief(entry['predictions'])} an image) or fewer"
-    if set(entry["among"]) <= {STANDARD, ours}:
+    golden = golden_methods(results["about"], entry["among"])
+    if best in golden and set(entry["among"]) <= {STANDARD, *golden}:
+        beside = "standard" if golden == [best] else "standard and golden noise"
         return (
-            f"Beside standard no method was run that takes {limit}: whether they are best spent on it stays open "
-            f"({name}: {_over_standard(results, setting, metric, ours)})."
+            f"Beside {beside} no method was run that takes {limit}: whether they are best spent on {best} stays open "
+            f"({name}: {_over_standard(results, setting, metric, best)})."
         )
     spent = labels.spent(results, setting, best)
     words = f"{best} ({spent}) is best in {name} of the {len(entry['among'])} methods that take {limit}"

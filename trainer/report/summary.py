@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from trainer.evaluation.baselines import read_baseline
 from trainer.evaluation.methods import CONTROL
 from trainer.report import conclusions, labels
 from trainer.report.comparison import chart, chart_unit, finding, reaches_of
 from trainer.report.conclusions import MARKS
 from trainer.report.entries import entries_of, methods_of, metrics_of, settings_of
-from trainer.report.formatting import count
+from trainer.report.formatting import count, listed
 from trainer.report.page import Block, Section, block, macros, section
 
 
@@ -36,9 +37,12 @@ def summary(results: dict) -> Section:
 
 def opening(results: dict) -> str:
     """What was compared with what."""
+    others = [method for method in results["about"].get("methods", ()) if read_baseline(method) is not None]
+    besides = f", and how predictions are spent with {listed(others)}" if others else ""
     return (
         f"Every method drew the same {count(results['prompts'], 'prompt')} from the same seeds, "
-        f"{count(results['n'], 'picture')} at a setting; only the noise that a picture starts from differs. Each is "
+        f"{count(results['n'], 'picture')} at a setting; only the noise that a picture starts from differs{besides}. "
+        "Each is "
         "compared with the standard picture of its own prompt and seed. The winning rate is the share of these pairs "
         "in which it scores higher, ties counted half: one half is what chance gives."
     )

@@ -70,6 +70,18 @@ def test_a_net_that_nothing_was_run_beside():
     assert sentence.startswith("Beside standard no method was run that takes about as many predictions as net (10 an ")
 
 
+def test_golden_noise_is_not_called_best_of_golden_noise():
+    (sentence,) = conclusions.verdict(run({"standard": 0.0, "net": 0.5, "inversion": 2.0}))
+    assert sentence.startswith("Beside standard and golden noise no method was run that takes")
+    assert "whether they are best spent on inversion stays open (judge: +1.9" in sentence
+
+
+def test_standard_is_best_where_golden_noise_loses_to_it_alone():
+    (sentence,) = conclusions.verdict(run({"standard": 0.0, "net": -0.5}))
+    assert sentence.startswith("standard (10 predictions, 0.10\u202fs) is best in judge of the 2 methods that take")
+    assert "its lead over net is +0." in sentence
+
+
 @pytest.mark.parametrize("about", [{"cost": []}, {"nets": {}}])
 def test_where_nothing_was_counted_or_nothing_is_ours_no_word_is_said(about):
     results = run({"standard": 0.0, "net": 0.5, "cfg-3": 1.5}, **about)

@@ -50,6 +50,7 @@ def test_the_page_compares_what_it_should(folder):
     rows = figures(folder)["methods"]
     methods = {
         "inversion",
+        *demo.RIVALS,
         *pipeline_stages.NETS,
         *(f"wrong-prompt-{name}" for name in ("inversion", *pipeline_stages.NETS)),
     }
@@ -62,6 +63,9 @@ def test_the_page_compares_what_it_should(folder):
     for title in ("Where the nets come from", "What they learnt", "What they do to the noise"):
         assert f"{title}</h2>" in html
     assert html.count("<svg") > len(pipeline_stages.NETS)
+    equal_cost = json.loads((folder / "results.json").read_text(encoding="utf-8"))["equal_cost"]
+    assert len(equal_cost) == 2 * (1 + len(pipeline_stages.NETS))
+    assert all(set(demo.RIVALS) & set(each["among"]) for each in equal_cost)
     pictures = 5 * page.SHOWN * len(pipeline_stages.NETS)
     assert html.count('class="pixels"') >= pictures
 
