@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,8 @@ from trainer import bases
 from trainer.commands import demo
 from trainer.shapes.in_comfyui import NAME, WORKFLOW, install
 from trainer.shapes.worlds import stable_diffusion
+
+WRITTEN = Path(__file__).parents[2] / "data" / "written_by_0.1.0"
 
 
 @pytest.fixture
@@ -64,4 +68,14 @@ def test_refused_before_anything_is_written(comfyui, tmp_path, changes, message)
     with pytest.raises(InputError, match=message):
         demo.run(demo.Options(**options))
     assert not (tmp_path / "out").exists()
+    assert not any((comfyui / "models").iterdir())
+
+
+def test_the_net_of_another_world_is_not_put_beside_this_base(comfyui, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(WRITTEN / "pairs", out / "pairs")  # of another base model
+    (out / "fit-npnet").mkdir()
+    fit_tiny_npnet(tmp_path / "tiny").rename(out / "fit-npnet" / "npnet.safetensors")
+    with pytest.raises(InputError, match="holds a demo of another base model than sd: name another --out"):
+        demo.run(demo.Options(out=out, comfyui=comfyui))
     assert not any((comfyui / "models").iterdir())
