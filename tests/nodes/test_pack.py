@@ -54,7 +54,8 @@ def test_what_is_left_out_and_what_is_not(published):
         == len(list(published.glob("example_workflows/*.jpg")))
         > 0
     )
-    assert sum(path.stat().st_size for path in published.rglob("*") if path.is_file()) < 10 * 2**20
+    size = sum(path.stat().st_size for path in published.rglob("*") if path.is_file())
+    assert size < 23e6  # of which the tiny worlds' weights may be 20 MB
 
 
 def test_it_loads(published, comfy_base):
