@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from tests.nodes.server import serve
 from tests.nodes.small_graphs import small_graphs
 from tests.nodes.test_wrong_input import Code
 from tests.offline import attempts, offline_environment
+from trainer.shapes import BASE
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +28,33 @@ def refused_server(pytestconfig, tmp_path_factory):
 def test_every_node(refused_server, pack):
     server, folder = refused_server
     names = {"npnet": save_tiny_npnet(pack, server.base), "scorer": save_tiny_scorer(pack, server.base)}
-    graphs = small_graphs(**names)
+    shutil.copytree(BASE, server.base / "models" / "diffusers" / "shapes")
+    graphs = {**small_graphs(**names), "pipeline": pipeline_graph("shapes")}
     used = {node["class_type"] for graph in graphs.values() for node in graph.values()}
     ours = {name for name in server.get("/object_info") if name.startswith("NPNet")}
     assert ours <= used
     for graph in graphs.values():
         assert server.run(graph)["status"]["completed"]
     assert attempts(folder) == []
+
+
+def pipeline_graph(pipeline: str) -> dict:
+    """A picture by the model, text encoder and autoencoder of a small pipeline's folder."""
+    nodes = {
+        "loaded": ("NPNetSmallPipelineLoad", {"pipeline": pipeline}),
+        "positive": ("CLIPTextEncode", {"text": "two large red squares on a dark ground", "clip": ["loaded", 1]}),
+        "negative": ("CLIPTextEncode", {"text": "", "clip": ["loaded", 1]}),
+        "latent": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
+        "sampled": (
+            "KSampler",
+            {"model": ["loaded", 0], "positive": ["positive", 0], "negative": ["negative", 0]}
+            | {"latent_image": ["latent", 0], "seed": 7, "steps": 1, "cfg": 1.0, "sampler_name": "euler"}
+            | {"scheduler": "normal", "denoise": 1.0},
+        ),
+        "decoded": ("VAEDecode", {"samples": ["sampled", 0], "vae": ["loaded", 2]}),
+        "end": ("PreviewImage", {"images": ["decoded", 0]}),
+    }
+    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
 
 
 def test_a_file_with_code(refused_server, pack, tmp_path):
