@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def fits(nets: Mapping[str, GoldenNet]) -> tuple[list[str], list[list[str]]]:
                 f"{selection['trained_on']:,}",
                 f"{training['steps']:,}",
                 f"{validation['validation_explained']:.1%}",
-                f"{validation['prompt_dependence']:.2f}",
+                f"{validation.get('prompt_dependence', math.nan):.2f}",  # none of fewer than two held-out prompts
             ]
         )
     return head, rows

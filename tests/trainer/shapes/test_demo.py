@@ -140,7 +140,7 @@ def test_tables(folder, monkeypatch):
 
 @pytest.mark.parametrize(("base", "metrics"), [("flow", {"shapes-b", "shapes-a"}), ("first", {"shapes"})])
 def test_other_bases_run_too(base, metrics, tmp_path):
-    folder = run(tmp_path, Scale(captions=40, seeds=1, reported_captions=2, reported_seeds=1), base=base)
+    folder = run(tmp_path, Scale(captions=60, seeds=1, reported_captions=2, reported_seeds=1), base=base)
     rows = figures(folder)["methods"]
     assert {row["metric"] for row in rows} >= metrics
     assert {row["method"] for row in rows} >= set(pipeline_stages.NETS)
