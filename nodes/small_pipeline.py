@@ -348,10 +348,17 @@ def assigned(load, patcher: ModelPatcher) -> dict:
 
 
 def check_keys(part: str, weights: dict[str, Tensor], module: torch.nn.Module, but: tuple[str, ...] = ()) -> None:
-    """Raise InputError unless the weights are those of a module, except ``but`` some that it may do without."""
-    expected = set(module.state_dict()) - set(but)
-    if wrong := sorted(expected ^ (set(weights) - set(but))):
+    """Raise InputError unless the weights are those of a module, except ``but`` some that it may do without.
+
+    They are read into it: with dynamic memory ComfyUI makes a layer's weights only then, and says only then what lacks.
+    """
+    own = module.state_dict()
+    wrong = {key for key, weight in weights.items() if key in own and own[key].shape != weight.shape}
+    if not wrong:
+        missing, unexpected = module.load_state_dict(weights, strict=False)
+        wrong = {*missing, *unexpected} - set(but)
+    if wrong:
         raise InputError(
-            f"The weights of the {part} are not those of its config ({len(wrong)} keys differ, such as {wrong[0]}): "
+            f"The weights of the {part} are not those of its config ({len(wrong)} keys differ, such as {min(wrong)}): "
             "get the pipeline's folder again."
         )

@@ -87,3 +87,22 @@ def small_graphs(npnet: str, scorer: str) -> dict[str, dict]:
         name: {node: {"class_type": kind, "inputs": dict(inputs)} for node, (kind, inputs) in (base | own).items()}
         for name, own in made.items()
     }
+
+
+def pipeline_graph(pipeline: str) -> dict:
+    """A picture by the model, text encoder and autoencoder of a small pipeline's folder."""
+    nodes = {
+        "loaded": ("NPNetSmallPipelineLoad", {"pipeline": pipeline}),
+        "positive": ("CLIPTextEncode", {"text": "two large red squares on a dark ground", "clip": ["loaded", 1]}),
+        "negative": ("CLIPTextEncode", {"text": "", "clip": ["loaded", 1]}),
+        "latent": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
+        "sampled": (
+            "KSampler",
+            {"model": ["loaded", 0], "positive": ["positive", 0], "negative": ["negative", 0]}
+            | {"latent_image": ["latent", 0], "seed": 7, "steps": 1, "cfg": 1.0, "sampler_name": "euler"}
+            | {"scheduler": "normal", "denoise": 1.0},
+        ),
+        "decoded": ("VAEDecode", {"samples": ["sampled", 0], "vae": ["loaded", 2]}),
+        "end": ("PreviewImage", {"images": ["decoded", 0]}),
+    }
+    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}

@@ -25,9 +25,10 @@ from tests.nodes.npnets import save_tiny_npnet
 from tests.nodes.sampling import GOLDEN, SEED, custom_sample, empty
 from tests.nodes.scorers import save_tiny_scorer
 from tests.nodes.server import serve
-from tests.nodes.small_graphs import small_graphs
+from tests.nodes.small_graphs import pipeline_graph, small_graphs
 from tests.nodes.tiny_pack.models import tiny_sdxl, tiny_vae
 from tests.nodes.tiny_pack.text import tiny_sdxl_clip
+from trainer.shapes import BASE
 
 memory_management = pytest.importorskip("comfy.memory_management", reason="ComfyUI has no dynamic memory before 0.12")
 
@@ -157,6 +158,8 @@ def test_a_server_runs_every_node(pack, pytestconfig):
         for arch in ("npnet", "unet"):
             for graph in small_graphs(save_tiny_npnet(pack, server.base, arch=arch), scorer).values():
                 assert server.run(graph)["status"]["completed"]
+        shutil.copytree(BASE, server.base / "models" / "diffusers" / "shapes")
+        assert server.run(pipeline_graph("shapes"))["status"]["completed"]
 
 
 def test_the_tiny_pack_has_weights(dynamic):

@@ -11,7 +11,7 @@ from tests.comfyui import COMFYUI, COMFYUI_ARGS, make_base
 from tests.nodes.npnets import save_tiny_npnet
 from tests.nodes.scorers import save_tiny_scorer
 from tests.nodes.server import serve
-from tests.nodes.small_graphs import small_graphs
+from tests.nodes.small_graphs import pipeline_graph, small_graphs
 from tests.nodes.test_wrong_input import Code
 from tests.offline import attempts, offline_environment
 from trainer.shapes import BASE
@@ -36,25 +36,6 @@ def test_every_node(refused_server, pack):
     for graph in graphs.values():
         assert server.run(graph)["status"]["completed"]
     assert attempts(folder) == []
-
-
-def pipeline_graph(pipeline: str) -> dict:
-    """A picture by the model, text encoder and autoencoder of a small pipeline's folder."""
-    nodes = {
-        "loaded": ("NPNetSmallPipelineLoad", {"pipeline": pipeline}),
-        "positive": ("CLIPTextEncode", {"text": "two large red squares on a dark ground", "clip": ["loaded", 1]}),
-        "negative": ("CLIPTextEncode", {"text": "", "clip": ["loaded", 1]}),
-        "latent": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
-        "sampled": (
-            "KSampler",
-            {"model": ["loaded", 0], "positive": ["positive", 0], "negative": ["negative", 0]}
-            | {"latent_image": ["latent", 0], "seed": 7, "steps": 1, "cfg": 1.0, "sampler_name": "euler"}
-            | {"scheduler": "normal", "denoise": 1.0},
-        ),
-        "decoded": ("VAEDecode", {"samples": ["sampled", 0], "vae": ["loaded", 2]}),
-        "end": ("PreviewImage", {"images": ["decoded", 0]}),
-    }
-    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
 
 
 def test_a_file_with_code(refused_server, pack, tmp_path):
