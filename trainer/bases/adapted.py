@@ -24,6 +24,7 @@ from npnet_core.errors import InputError, first_of
 from npnet_core.golden import golden_noise
 from npnet_core.redenoising import Level
 from trainer.bases.base import PARTS, Base
+from trainer.bases.memory import take_turn
 from trainer.bases.prompts import Prompts
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def predictor_of(base: Base, prompts: Prompts) -> Predictor:
 
     def predict(adapter: Adapter, noise: Tensor) -> Tensor:
         config = adapter.config
+        take_turn(base, "network")
         t = torch.tensor(config.t, device=base.device)
         with network.using(adapter):
             change = base.run_network(noise.to(base.device, base.dtype), t, prompts.cond, config.cfg, None)

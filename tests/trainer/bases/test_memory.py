@@ -7,9 +7,23 @@ import dataclasses
 import pytest
 import torch
 
+from npnet_core.adapter import Adapter
 from npnet_core.errors import InputError
 from tests import tiny_pipelines
-from trainer.bases import PARTS, Schedule, decode, encode, initial_noise, load_base, sample, weight_bytes, with_sibling
+from trainer.bases import (
+    PARTS,
+    Schedule,
+    adapter_config,
+    decode,
+    encode,
+    golden,
+    initial_noise,
+    levels,
+    load_base,
+    sample,
+    weight_bytes,
+    with_sibling,
+)
 from trainer.bases.memory import fit_together, weights_to
 
 PROMPTS = ["a red circle", "a blue square"]
@@ -74,3 +88,7 @@ def test_one_part_at_a_time_is_on_a_gpu(folders):
     assert there() == ["network"]
     decode(base, latents)
     assert there() == ["vae"]
+    level = levels(base, Schedule("euler", 1))[0]
+    npnet = Adapter(adapter_config(base, 4, level, 1.0, 8)).to("cuda")
+    golden(base, npnet, initial_noise(base, [1, 2], 64, 64), encode(base, PROMPTS))
+    assert there() == ["network"]
