@@ -37,7 +37,7 @@ from trainer.bases import Base, Prompts, Schedule
 from trainer.collecting.scorers import check_scorers, load_scorers
 from trainer.data.prompts import read_prompts
 from trainer.distributed import Process
-from trainer.fitting.adapters import is_adapter, starting_adapter
+from trainer.fitting.adapters import OPTIMIZER, is_adapter, starting_adapter
 from trainer.fitting.build_net import NetInputs, common_resolution, starting_net
 from trainer.fitting.folder import check_folder
 from trainer.fitting.held_out import PATIENCE, HeldOut, hacked
@@ -48,8 +48,9 @@ from trainer.fitting.split import held_out_prompts
 
 log = logging.getLogger(__name__)
 
-# HyperNoise's (training/arguments.py) in the units of our scores: its PickScore and CLIPScore are 100·cos, our
-# CLIPScore is 2.5·cos. Not published: HPSv2, taken as HPSv2.1, and MPS, taken as PickScore, whose scale it has.
+# HyperNoise's (arguments.py and rewards/ of its code) in the units of our scores: its PickScore and CLIPScore are
+# 100·cos, our CLIPScore is 2.5·cos. Not published: HPSv2, taken as HPSv2.1, and MPS, taken as PickScore, whose scale it
+# has.
 WEIGHTS = {"hpsv2": 5.0, "hpsv2.1": 5.0, "imagereward": 1.0, "pickscore": 0.05, "clipscore": 0.4, "mps": 0.05}
 WATCHES = ("pickscore", "imagereward", "hpsv2.1", "hpsv2", "mps", "aesthetic", "clipscore")  # the first that is there
 LOOKED_AT = 32  # held-out prompts at most: enough for a trend, and few images
@@ -272,6 +273,9 @@ def prepare_reward(
             f"{npnet.config.architecture}, which sees squares of {npnet.config.resolution * base.pixels}: give "
             "--height and --width so, or --arch unet."
         )
+    log.info("%s", memory(base, [*rewards.values(), *watched.values()], npnet))
+    if not validation:
+        log.warning("No prompt is held out, so nothing tells whether images get better or only please their judges.")
     left_out = set(validation)
     objective = RewardObjective(
         settings=reward,
@@ -308,6 +312,19 @@ def load_few_step_model(settings: Settings, process: Process, adapter: bool) -> 
     if settings.runtime.checkpointing and adapter:
         bases.save_memory(base)
     return base
+
+
+def memory(base: Base, scorers: Sequence[Scorer], npnet: GoldenNet) -> str:
+    """A sentence about the memory that fitting needs, as far as it follows from the weights."""
+    weights = sum(bases.weight_bytes(base).values())
+    judges = sum(weight.numel() * weight.element_size() for scorer in scorers for weight in scorer.model.parameters())
+    trained = sum(parameter.numel() for parameter in npnet.parameters())
+    return (
+        f"Fitting needs {weights / 1e9:.2f} GB for {base.source} ({str(base.dtype).split('.')[-1]}), "
+        f"{judges / 1e9:.2f} GB for preference models, {OPTIMIZER * trained / 1e9:.2f} GB for {trained:,} trained "
+        "numbers with gradients and optimizer, and what a batch computes on top: if that does not fit, lower --batch "
+        "and raise --accumulate."
+    )
 
 
 def kind_of(name: str) -> str:

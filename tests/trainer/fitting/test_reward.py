@@ -98,6 +98,8 @@ def test_images_become_what_is_rewarded(files, tmp_path, caplog):
     assert any("it gains +" in message and "in redness (trained on" in message for message in caplog.messages)
 
     npnet, base = load_npnet(tmp_path / "run" / "npnet.safetensors"), bases.load_base(files / "base")
+    trained = sum(weight.numel() for weight in npnet.parameters())
+    assert f"{16 * trained / 1e9:.2f} GB for {trained:,} trained numbers with gradients" in caplog.text
     told, noise = bases.encode(base, ["a green square"]), bases.initial_noise(base, [7], 64, 64)
     schedule = bases.Schedule("euler", 1, "trailing")
     plain, golden = (
@@ -112,6 +114,12 @@ def test_images_become_what_is_rewarded(files, tmp_path, caplog):
     assert (learnt["prompts"], learnt["denoising_steps"]) == (3, 1)
     assert json.loads(npnet.metadata["npnet.training"])["objective"] == "reward"
     assert npnet.metadata["npnet.base_model"] == str(files / "base")
+
+
+def test_without_held_out_prompts_it_says_so(files, tmp_path, caplog):
+    fit(settings(files, tmp_path / "run", training={"epochs": 1}, validation=0.0), SCORERS)
+    assert "No prompt is held out" in caplog.text
+    assert not (tmp_path / "run" / "report.html").exists()
 
 
 def test_the_gradient_is_that_of_the_loss(files, tmp_path):
