@@ -153,43 +153,72 @@ def reported(options) -> tuple[list[str], list[int]]:
 
 
 def report_net(options, few_step: Path, npnet: GoldenNet, scorers: dict[str, Scorer]) -> list[str]:
-    """A table in Markdown: every method against plain noise."""
+    """A table in Markdown: golden noise against plain noise, and the control."""
     base = bases.load_base(few_step, device=options.device, precision="fp32")
     npnet.to(options.device)
     captions, seeds = reported(options)
-    groups = np.repeat(np.arange(len(captions) // options.seeds), options.seeds)
-    others = captions[options.seeds :] + captions[: options.seeds]
-    noise, second = bases.initial_noise(base, seeds), bases.initial_noise(base, [seed + 10**6 for seed in seeds])
-    golden, wrong = (golden_of(base, npnet, noise, each) for each in (captions, others))
-    make = {"plain": noise, "golden": golden, "made for another caption": wrong, "second seed": second}
-    found = {name: judged(base, x, captions, options.steps, 1.0, scorers) for name, x in make.items()}
+    noise = bases.initial_noise(base, seeds)
+    noises = {"plain": noise} | golden_and_control(base, npnet, noise, captions, options.seeds)
+    return report_noises(options, base, noises, scorers, npnet.config.architecture)
+
+
+def golden_and_control(
+    base: Base, npnet: GoldenNet, noise: Tensor, captions: Sequence[str], seeds: int
+) -> dict[str, Tensor]:
+    """Golden noise for each caption, and for another one.
+
+    Args:
+        seeds: how often each caption stands there.
+    """
+    others = [*captions[seeds:], *captions[:seeds]]
+    asked = {"golden": captions, "made for another caption": others}
+    return {name: golden_of(base, npnet, noise, each) for name, each in asked.items()}
+
+
+def report_noises(options, base: Base, noises: dict[str, Tensor], scorers: dict[str, Scorer], net: str) -> list[str]:
+    """A table in Markdown: every noise but ``plain`` against that, and the better of two plain ones by A.
+
+    Args:
+        noises: by name, [N, C, h, w] for what :func:`reported` gives.
+        net: what figures.jsonl calls the net.
+    """
+    captions, seeds = reported(options)
+    groups = np.repeat(np.arange(len(captions) // options.seeds), options.seeds).tolist()
+    second = bases.initial_noise(base, [seed + 10**6 for seed in seeds])
+    found = {
+        name: judged(base, x, captions, options.steps, 1.0, scorers)
+        for name, x in (noises | {"second seed": second}).items()
+    }
     scores = {name: each for name, (each, _) in found.items()}
     better = scores["second seed"][SELECTS] > scores["plain"][SELECTS]
     scores["best of 2 by A"] = {
         kind: torch.where(better, scores["second seed"][kind], scores["plain"][kind]) for kind in scores["plain"]
     }
     plain, spread = scores["plain"], diversity(found["plain"][1], options.seeds)
-    change = (golden - noise).square().mean().sqrt()
+    change = (noises["golden"] - noises["plain"]).square().mean().sqrt()
     lines = [
         "",
         f"{len(captions)} images, {options.steps} steps; root mean square of the change {change:.3f}; "
         f"plain noise: {plain[RIGHT].mean():.1%} captions right by B.",
         "",
-        "| method | judge | wins against plain [95 %] | difference | captions right by B | diversity |",
-        "|---|---|---|---|---|---|",
+        "| method | judge | wins against plain [95 %] | difference | captions right by B | points [95 %] | diversity |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name in ("golden", "made for another caption", "best of 2 by A"):
+    for name in [name for name in noises if name != "plain"] + ["best of 2 by A"]:
         images = found[name][1] if name in found else None
         share = "" if images is None else f"{diversity(images, options.seeds) / spread:.1%}"
+        right = compare(plain[RIGHT].tolist(), scores[name][RIGHT].tolist(), groups)
+        points = [100 * value for value in (right.difference, right.difference_low, right.difference_high)]
         for kind, judge in ((JUDGED, "B"), (SELECTS, "A")):
-            c = compare(plain[kind].tolist(), scores[name][kind].tolist(), groups.tolist())
+            c = compare(plain[kind].tolist(), scores[name][kind].tolist(), groups)
             lines.append(
                 f"| {name} | {judge} | {c.wins:.3f} [{c.wins_low:.3f}, {c.wins_high:.3f}] | {c.difference:+.2f} "
-                f"[{c.difference_low:+.2f}, {c.difference_high:+.2f}] | {scores[name][RIGHT].mean():.1%} | {share} |"
+                f"[{c.difference_low:+.2f}, {c.difference_high:+.2f}] | {scores[name][RIGHT].mean():.1%} "
+                f"| {points[0]:+.1f} [{points[1]:+.1f}, {points[2]:+.1f}] | {share} |"
             )
     figures = {name: {kind: value.mean().item() for kind, value in each.items()} for name, each in scores.items()}
     with (options.out / "figures.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"net": npnet.config.architecture, "steps": options.steps, **figures}) + "\n")
+        file.write(json.dumps({"net": net, "steps": options.steps, **figures}) + "\n")
     return lines
 
 

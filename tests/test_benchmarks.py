@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from npnet_core.adapter import Adapter
 from npnet_core.architectures import ARCHITECTURES
+from npnet_core.checkpoint import save_npnet
+from npnet_core.errors import InputError
+from trainer import bases
+from trainer.shapes import WEIGHTS
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if "def main(" in path.read_text(encoding="utf-8"))
@@ -84,3 +89,39 @@ def test_what_is_missing_is_said_in_a_line(monkeypatch, capsys, tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(SystemExit, match="no CUDA card"):
             run_gpu(monkeypatch, capsys)
+
+
+def run_transfer(monkeypatch, capsys, net: Path, out: Path) -> list[list[str]]:
+    """The rows of the tables."""
+    from benchmarks import transfer
+
+    few_step = ["transfer", str(net), str(WEIGHTS / "base"), "--out", str(out), "--teacher", "base", "--depth", "1"]
+    monkeypatch.setattr(sys, "argv", [*few_step, "--captions", "2", "--seeds", "2"])
+    transfer.main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    return [row for row in rows if row[1:2] == ["B"]]
+
+
+def test_an_adapter_on_a_distilled_model(monkeypatch, capsys, tmp_path):
+    """A new one changes nothing, one of random weights does; the targets are beside both."""
+    base = bases.load_base(WEIGHTS / "base")
+    npnet = Adapter(bases.adapter_config(base, 4, bases.levels(base, bases.Schedule("ddim", 10))[0], 5.5, 8))
+    methods = ["golden", "made for another caption", "re-denoised by the teacher", "best of 2 by A"]
+    for name, spread in (("new", 0.0), ("random", 0.1)):
+        with torch.no_grad():
+            for weight in npnet.parameters():
+                weight.add_(spread * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+        save_npnet(npnet, tmp_path / f"{name}.safetensors")
+        rows = run_transfer(monkeypatch, capsys, tmp_path / f"{name}.safetensors", tmp_path)
+        assert [row[0] for row in rows] == 2 * methods
+        same = ["+0.00 [+0.00, +0.00]" in row and "+0.0 [+0.0, +0.0]" in row for row in rows]
+        assert same == 2 * [name == "new", name == "new", False, False]
+    assert len((tmp_path / "figures.jsonl").read_text().splitlines()) == 4
+
+
+def test_another_models_adapter_is_refused(monkeypatch, capsys, tmp_path):
+    base = bases.load_base(WEIGHTS / "flow")
+    level = bases.levels(base, bases.Schedule("euler", 10))[0]
+    save_npnet(Adapter(bases.adapter_config(base, 4, level, 5.5, 8)), tmp_path / "flow.safetensors")
+    with pytest.raises(InputError, match="adapter of a z-image network"):
+        run_transfer(monkeypatch, capsys, tmp_path / "flow.safetensors", tmp_path)
