@@ -33,7 +33,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 # Added to a command so that it ends in seconds.
 SMALL_FIT = "--swin-size 16 --swin-dim 8 --swin-depths 1 --swin-heads 2 --swin-window 4 --epochs 2 --margin -1"
-SMALL_REWARD = "--widths 32 --epochs 1 --height 64 --width 64"
+SMALL_REWARD = "--rank 4 --epochs 1 --height 64 --width 64"
 SMALLER = {
     "fit": SMALL_FIT,
     "fit reward": SMALL_REWARD,

@@ -70,7 +70,11 @@ SIGNATURES = {
     "RandomNoise": "| noise_seed:INT control_after_generate | NOISE",
     "SamplerCustomAdvanced": "noise:NOISE guider:GUIDER sampler:SAMPLER sigmas:SIGMAS latent_image:LATENT"
     " | | output:LATENT denoised_output:LATENT",
+    "SamplerCustom": "model:MODEL positive:CONDITIONING negative:CONDITIONING sampler:SAMPLER sigmas:SIGMAS"
+    " latent_image:LATENT | add_noise:BOOLEAN noise_seed:INT control_after_generate cfg:FLOAT"
+    " | output:LATENT denoised_output:LATENT",
     "SaveImage": "images:IMAGE | filename_prefix:STRING |",
+    "SDTurboScheduler": "model:MODEL | steps:INT denoise:FLOAT | SIGMAS",
     "UNETLoader": "| unet_name:COMBO weight_dtype:COMBO | MODEL",
     "VAEDecode": "samples:LATENT vae:VAE | | IMAGE",
     "VAELoader": "| vae_name:COMBO | VAE",

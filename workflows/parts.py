@@ -9,6 +9,7 @@ from workflows.layout import column, group, row
 
 SDXL = ModelFile("sd_xl_base_1.0.safetensors", "stabilityai/stable-diffusion-xl-base-1.0", "checkpoints", "6.9 GB")
 DREAMSHAPER = ModelFile("DreamShaperXL_Turbo_v2.safetensors", "Lykon/dreamshaper-xl-v2-turbo", "checkpoints", "6.9 GB")
+SDXL_TURBO = ModelFile("sd_xl_turbo_1.0_fp16.safetensors", "stabilityai/sdxl-turbo", "checkpoints", "6.9 GB")
 HUNYUAN_DIT = ModelFile("hunyuan_dit_1.2.safetensors", "comfyanonymous/hunyuan_dit_comfyui", "checkpoints", "8.2 GB")
 NPNETS = "LucipherDev/Golden-Noise-NPNets"
 SDXL_NPNET = ModelFile("sdxl.safetensors", NPNETS, "npnet", "122 MB")
@@ -28,6 +29,7 @@ QWEN_3 = ModelFile("qwen_3_4b.safetensors", Z_REPO, "text_encoders", "8.0 GB", T
 SD35 = ModelFile("sd3.5_large_fp8_scaled.safetensors", "Comfy-Org/stable-diffusion-3.5-fp8", "checkpoints", "14.9 GB")
 Z_IMAGE = ModelFile("z_image_bf16.safetensors", "Comfy-Org/z_image", "diffusion_models", "12.3 GB", DIFFUSION)
 Z_IMAGE_TURBO = ModelFile("z_image_turbo_bf16.safetensors", Z_REPO, "diffusion_models", "12.3 GB", DIFFUSION)
+FLUX_SCHNELL = ModelFile("flux1-schnell.safetensors", "Comfy-Org/flux1-schnell", "diffusion_models", "23.8 GB")
 FLUX_DEV = ModelFile("flux1-dev.safetensors", "Comfy-Org/flux1-dev", "diffusion_models", "23.8 GB")
 CLIP_L = ModelFile("clip_l.safetensors", "comfyanonymous/flux_text_encoders", "text_encoders", "246 MB")
 T5_XXL = ModelFile("t5xxl_fp16.safetensors", "comfyanonymous/flux_text_encoders", "text_encoders", "9.8 GB")
@@ -36,6 +38,44 @@ QWEN_25_VL = ModelFile("qwen_2.5_vl_7b_fp8_scaled.safetensors", QWEN, "text_enco
 KREA_2 = ModelFile("krea2_raw_fp8_scaled.safetensors", KREA, "diffusion_models", "13.1 GB", "diffusion_models/")
 QWEN_3_VL = ModelFile("qwen3vl_4b_fp8_scaled.safetensors", KREA, "text_encoders", "5.2 GB", "text_encoders/")
 KREA_VAE = ModelFile("qwen_image_vae.safetensors", KREA, "vae", "254 MB", "vae/")
+
+
+@dataclass(frozen=True)
+class OwnNet:
+    """An NPNet by reward that nobody has published.
+
+    Attributes:
+        name: of its file in models/npnet.
+        base: the few-step model as the trainer takes it, a hub id.
+        fitting: what its fit is told beside base model, prompts and scorers.
+    """
+
+    name: str
+    base: str
+    fitting: str
+
+    @property
+    def command(self) -> str:
+        scorers = "hpsv2.1=HPS_v2.1_compressed.pt imagereward=ImageReward.pt"
+        return (
+            f"npnet fit --objective reward --base {self.base} --prompts prompts.txt --scorer {scorers} "
+            f"--arch adapter {self.fitting} --out runs/{self.name.removesuffix('.safetensors')}"
+        )
+
+
+SDXL_TURBO_NPNET = OwnNet(
+    "sdxl_turbo_reward.safetensors", "stabilityai/sdxl-turbo", "--precision bf16 --batch 4 --accumulate 8"
+)
+SCHNELL_NPNET = OwnNet(
+    "flux1_schnell_reward.safetensors",
+    "black-forest-labs/FLUX.1-schnell",
+    "--precision bf16 --batch 1 --accumulate 32",
+)
+Z_IMAGE_TURBO_NPNET = OwnNet(
+    "z_image_turbo_reward.safetensors",
+    "Tongyi-MAI/Z-Image-Turbo",
+    "--denoising-steps 2 --precision bf16 --batch 1 --accumulate 32",
+)
 
 # The paper's settings for SDXL.
 REDENOISE = {"cfg": 5.5, "inversion_cfg": 1.0, "rounds": 1, "inversion": "exact", "depth": 1}
@@ -93,8 +133,9 @@ def load_parts(
     return Stack(tuple(nodes), outputs, (model, *text, vae))
 
 
-def load_npnet(file: ModelFile) -> Node:
-    return node("NPNetLoad", npnet_name=file.name, files=(file,), color=OURS)
+def load_npnet(file: ModelFile | OwnNet) -> Node:
+    files = () if isinstance(file, OwnNet) else (file,)
+    return node("NPNetLoad", npnet_name=file.name, files=files, color=OURS)
 
 
 def load_scorer(file: ModelFile) -> Node:
@@ -221,9 +262,11 @@ def hps_filter(scorer: Node, prompt: Node, source: Output, target: Output, room:
     )
 
 
-def note(title: str, about: str, expect: str, *files: ModelFile, room: int | None = None) -> Node:
-    """What a template shows, which files it needs, what to expect of it."""
-    room = room or 250 + 50 * max(0, len(files) - 2)  # Nodes 2.0 shows all of it, however high
+def note(
+    title: str, about: str, expect: str, *files: ModelFile, own: OwnNet | None = None, room: int | None = None
+) -> Node:
+    """What a template shows, which files it needs, how to make the net that it needs, what to expect of it."""
+    room = room or 250 + 50 * max(0, len(files) - 2) + 150 * (own is not None)  # Nodes 2.0 shows all, however high
     rows = "".join(f"| [{file.name}]({file.url}) | `models/{file.directory}` | {file.size} |\n" for file in files)
     text = f"""\
 ## {title}
@@ -232,7 +275,7 @@ def note(title: str, about: str, expect: str, *files: ModelFile, room: int | Non
 
 | download | put it into | size |
 |---|---|---|
-{rows}
+{rows}{made(own) if own else ""}
 Press **R**, so that ComfyUI sees the files, then **Run**. Every run takes the next seed.
 
 ## What to expect
@@ -240,6 +283,19 @@ Press **R**, so that ComfyUI sees the files, then **Run**. Every run takes the n
 {one_line(expect)}
 """
     return node("MarkdownNote", text=text, title="Read me", color="blue", box=(400, room))
+
+
+def made(own: OwnNet) -> str:
+    """How to come by a net."""
+    return f"""
+No such net is published. Make one with the trainer of this pack, on a GPU; it says before it starts what it needs:
+
+```
+{own.command}
+```
+
+and copy `npnet.safetensors` from its folder to `models/npnet/{own.name}`.
+"""
 
 
 def one_line(text: str) -> str:

@@ -9,6 +9,7 @@ from workflows.parts import (
     DREAMSHAPER,
     DREAMSHAPER_NPNET,
     FLUX_DEV,
+    FLUX_SCHNELL,
     FLUX_VAE,
     HPS,
     HUNYUAN_DIT,
@@ -23,13 +24,18 @@ from workflows.parts import (
     QWEN_IMAGE,
     QWEN_VAE,
     REDENOISE,
+    SCHNELL_NPNET,
     SD35,
     SDXL,
     SDXL_NPNET,
+    SDXL_TURBO,
+    SDXL_TURBO_NPNET,
     T5_XXL,
     Z_IMAGE,
     Z_IMAGE_TURBO,
+    Z_IMAGE_TURBO_NPNET,
     Z_VAE,
+    OwnNet,
     Stack,
     golden_noise,
     hps_filter,
@@ -49,6 +55,11 @@ from workflows.parts import (
     sample_each,
     square_latent,
 )
+
+BY_REWARD = """
+One seed, twice: from ordinary noise, and from the **golden noise** that a net makes of it for your prompt. The model is
+distilled, its guidance is built in, so the net has learnt from preference models what they like of its images.
+"""
 
 
 def golden_noise_sdxl() -> Layout:
@@ -124,30 +135,19 @@ def golden_noise_ksampler() -> Layout:
     )
     negative = negative_prompt(checkpoint["CLIP"])
     latent = square_latent()
-    patched = node(
-        "NPNetModelPatch", model=checkpoint["MODEL"], npnet=npnet, strength=1.0, long_prompt="truncate", color=OURS
+    patched = golden_model(checkpoint["MODEL"], npnet)
+    seed = seed_of_both()
+    samples = two_ksamplers(
+        {"ordinary": checkpoint["MODEL"], "golden": patched},
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
+        seed=seed,
+        steps=30,
+        cfg=5.5,
+        sampler_name="euler",
+        scheduler="normal",
     )
-    seed = node("PrimitiveInt", value=0, control_after_generate="increment", title="Seed of both")
-
-    def sample(model: Node | Output, title: str) -> tuple[Node, Node]:
-        samples = node(
-            "KSampler",
-            model=model,
-            positive=positive,
-            negative=negative,
-            latent_image=latent,
-            seed=seed,
-            steps=30,
-            cfg=5.5,
-            sampler_name="euler",
-            scheduler="normal",
-            denoise=1.0,
-            title=title,
-        )
-        return samples, node("VAEDecode", samples=samples, vae=checkpoint["VAE"])
-
-    ordinary, ordinary_image = sample(checkpoint["MODEL"], "From ordinary noise")
-    golden, golden_image = sample(patched, "From golden noise")
     return row(
         column(group("Models", checkpoint, npnet), group("Prompt", positive, negative)),
         column(group("Size and seed", latent, seed), patched),
@@ -165,11 +165,7 @@ it changes nothing. Use either this node or *NPNet Golden Noise*: together they 
                 SDXL,
                 SDXL_NPNET,
             ),
-            row(
-                group("Sampling", ordinary, golden),
-                column(ordinary_image, save(ordinary_image, "ordinary")),
-                column(golden_image, save(golden_image, "golden")),
-            ),
+            saved_each(samples, checkpoint["VAE"]),
         ),
     )
 
@@ -393,6 +389,81 @@ def collect_pairs_z_image() -> Layout:
     )
 
 
+def golden_noise_sdxl_turbo() -> Layout:
+    checkpoint = load_checkpoint(SDXL_TURBO)
+    positive = positive_prompt(
+        checkpoint["CLIP"], "A barn owl reading by candlelight in a hollow oak, linocut print, two colours"
+    )
+    none, latent, seed = no_prompt(positive), square_latent(side=512), seed_of_both()
+    npnet = load_npnet(SDXL_TURBO_NPNET)
+    patched = golden_model(checkpoint["MODEL"], npnet)
+    sampler = node("KSamplerSelect", sampler_name="euler_ancestral")
+    sigmas = node("SDTurboScheduler", model=checkpoint["MODEL"], steps=1, denoise=1.0)
+    samples = {
+        name: node(
+            "SamplerCustom",
+            model=model,
+            positive=positive,
+            negative=none,
+            sampler=sampler,
+            sigmas=sigmas,
+            latent_image=latent,
+            add_noise=True,
+            noise_seed=seed,
+            cfg=1.0,
+            title=f"From {name} noise",
+        )
+        for name, model in {"ordinary": checkpoint["MODEL"], "golden": patched}.items()
+    }
+    return row(
+        column(group("Models", checkpoint, npnet), group("Prompt", positive, none)),
+        column(group("Size and seed", latent, seed), group("One step", sampler, sigmas), patched),
+        column(
+            note(
+                "Golden noise in one step",
+                BY_REWARD,
+                """
+Nobody has published what such a net gains on SDXL-Turbo. Of SD-Turbo in one step its inventors report GenEval
+.49 → .57 (HyperNoise, arXiv 2508.09968). Compare many seeds of prompts that it was not fitted on.
+""",
+                SDXL_TURBO,
+                own=SDXL_TURBO_NPNET,
+            ),
+            saved_each(samples, checkpoint["VAE"]),
+        ),
+    )
+
+
+def golden_noise_flux_schnell() -> Layout:
+    return golden_beside_ordinary(
+        load_parts(FLUX_SCHNELL, FLUX_VAE, (CLIP_L, T5_XXL), "flux"),
+        SCHNELL_NPNET,
+        title="Golden noise for FLUX.1-schnell",
+        expect="""
+The inventors of such nets report GenEval .68 → .72 for FLUX.1-schnell in four steps (HyperNoise, arXiv 2508.09968); it
+has not been tried here. Compare many seeds of prompts that it was not fitted on.
+""",
+        prompt="A tram climbing a steep street of paper houses, laundry overhead, afternoon sun, tilt-shift photograph",
+        steps=4,
+        sampler_name="euler",
+    )
+
+
+def golden_noise_z_image_turbo() -> Layout:
+    return golden_beside_ordinary(
+        load_parts(Z_IMAGE_TURBO, Z_VAE, (QWEN_3,), "lumina2", shift=3.0),
+        Z_IMAGE_TURBO_NPNET,
+        title="Golden noise for Z-Image-Turbo",
+        expect="""
+An open question: the net learns from images of two steps, through which the reward's gradient is of use, and here
+there are eight. Nobody has published what it gains. Compare many seeds of prompts that it was not fitted on.
+""",
+        prompt="A baker lifting a loaf shaped like a sleeping cat out of a brick oven, warm light, candid photograph",
+        steps=8,
+        sampler_name="res_multistep",
+    )
+
+
 TEMPLATES = [
     golden_noise_sdxl,
     golden_noise_ksampler,
@@ -408,6 +479,9 @@ TEMPLATES = [
     redenoise_krea_2,
     redenoise_sd35,
     collect_pairs_z_image,
+    golden_noise_sdxl_turbo,
+    golden_noise_flux_schnell,
+    golden_noise_z_image_turbo,
 ]
 
 
@@ -441,6 +515,32 @@ def custom_sampling(
             note(title, about, expect, checkpoint_file, npnet_file),
             row(images, save(images["ordinary"], "ordinary"), save(images["golden"], "golden")),
         ),
+    )
+
+
+def golden_beside_ordinary(
+    models: Stack, own: OwnNet, *, title: str, expect: str, prompt: str, steps: int, sampler_name: str
+) -> Layout:
+    """Two KSamplers of one seed and a distilled flow model, one with the model as it is and one with golden noise."""
+    positive = positive_prompt(models["CLIP"], prompt)
+    none, size, seed = no_prompt(positive), square_latent("EmptySD3LatentImage"), seed_of_both()
+    npnet = load_npnet(own)
+    patched = golden_model(models["MODEL"], npnet)
+    samples = two_ksamplers(
+        {"ordinary": models["MODEL"], "golden": patched},
+        positive=positive,
+        negative=none,
+        latent_image=size,
+        seed=seed,
+        steps=steps,
+        cfg=1.0,
+        sampler_name=sampler_name,
+        scheduler="simple",
+    )
+    return row(
+        column(group("Models", *models.nodes, npnet), group("Prompt", positive, none)),
+        column(group("Size and seed", size, seed), patched),
+        column(note(title, BY_REWARD, expect, *models.files, own=own), saved_each(samples, models["VAE"])),
     )
 
 
@@ -489,24 +589,25 @@ The help of *Re-denoise (Model)* says what it costs, and what it gained where it
         color=OURS,
         **({"redenoise_model": undistilled[0]} if undistilled else {}),
     )
-    seed = node("PrimitiveInt", value=0, control_after_generate="increment", title="Seed of both")
-    given = {"positive": positive, "negative": none, "latent_image": size, "seed": seed, "steps": steps, "cfg": cfg}
-    given |= {"sampler_name": sampler_name, "scheduler": scheduler, "denoise": 1.0}
-    samples = {
-        name: node("KSampler", model=model, **given, title=f"From {name} noise")
-        for name, model in {"ordinary": models["MODEL"], "re-denoised": patched}.items()
-    }
-    images = {name: node("VAEDecode", samples=each, vae=models["VAE"]) for name, each in samples.items()}
+    seed = seed_of_both()
+    samples = two_ksamplers(
+        {"ordinary": models["MODEL"], "re-denoised": patched},
+        positive=positive,
+        negative=none,
+        latent_image=size,
+        seed=seed,
+        steps=steps,
+        cfg=cfg,
+        sampler_name=sampler_name,
+        scheduler=scheduler,
+    )
     files = models.files if sibling is None else (*models.files, sibling)
     return row(
         column(group("Models", *models.nodes, *undistilled), group("Prompt", positive, none)),
         column(group("Size and seed", size, seed), patched),
         column(
             note(title, about, expect, *files),
-            row(
-                group("Sampling", *samples.values()),
-                *(column(image, save(image, name)) for name, image in images.items()),
-            ),
+            saved_each(samples, models["VAE"]),
         ),
     )
 
@@ -574,6 +675,31 @@ keeps about three of four. `npnet collect` does the same without ComfyUI, severa
             ),
             row(column(images, verdict), column(row(source, target), saved)),
         ),
+    )
+
+
+def seed_of_both() -> Node:
+    return node("PrimitiveInt", value=0, control_after_generate="increment", title="Seed of both")
+
+
+def golden_model(model: Output, npnet: Node) -> Node:
+    return node("NPNetModelPatch", model=model, npnet=npnet, strength=1.0, long_prompt="truncate", color=OURS)
+
+
+def two_ksamplers(models: dict[str, Node | Output], **inputs: Node | str | float) -> dict[str, Node]:
+    """By the name of the noise that each model starts from, with the same inputs."""
+    return {
+        name: node("KSampler", model=model, **inputs, denoise=1.0, title=f"From {name} noise")
+        for name, model in models.items()
+    }
+
+
+def saved_each(samples: dict[str, Node], vae: Output) -> Layout:
+    """The samplers, and the picture of each, by the name of its noise."""
+    images = {name: node("VAEDecode", samples=each, vae=vae) for name, each in samples.items()}
+    return row(
+        group("Sampling", *samples.values()),
+        *(column(image, save(image, name)) for name, image in images.items()),
     )
 
 

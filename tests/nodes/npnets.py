@@ -41,3 +41,34 @@ def save_tiny_npnet(pack, base: Path, family: str = "sdxl", seed: int = 0, arch:
     name = f"{'tiny' if arch == 'npnet' else arch}-{family}-{seed}.safetensors"
     core.checkpoint.save_npnet(npnet, base / "models" / "npnet" / name)
     return name
+
+
+def save_tiny_adapter(pack, base: Path, family: str, model) -> str:
+    """Write an adapter for a tiny MODEL to models/npnet of a base folder; its name for NPNetLoad."""
+    core, adapter = pack.npnet_core.adapter, pack.nodes.adapter
+    find, weights = getattr(adapter.comfy.utils, adapter.MAPS[family]), model.model.state_dict()
+    places = {name: adapter._place(value) for name, value in find(model.model.model_config.unet_config).items()}
+    found = {name: place.read(weights[place.key]) for name, place in places.items() if place.key in weights}
+    output = {"sdxl": "conv_out", "flux": "proj_out", "z-image": "all_final_layer.2-1.linear"}[family]
+    shapes = {name: tuple(weight.shape) for name, weight in found.items()}
+    layers = {name: shape for name, shape in shapes.items() if len(shape) in (2, 4) and not name.startswith(output)}
+    config = core.AdapterConfig(
+        family=family,
+        prompt_dim=SHAPES[family][0],
+        channels=SHAPES[family][1],
+        rank=2,
+        network="unet" if family == "sdxl" else "transformer",
+        weights=layers,
+        output=output,
+        output_shape=shapes[f"{output}.weight"],
+        fingerprint=core.fingerprint(layers, found.__getitem__),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        npnet = core.Adapter(config)
+        with torch.no_grad():  # a new one is the identity
+            for parameter in npnet.parameters():
+                parameter.add_(torch.randn(parameter.shape), alpha=0.1)
+    name = f"adapter-{family}.safetensors"
+    pack.npnet_core.checkpoint.save_npnet(npnet, base / "models" / "npnet" / name)
+    return name

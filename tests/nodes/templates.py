@@ -25,6 +25,7 @@ LOADERS = {  # and what stands for them
 }
 FLOW_FILES = {  # part of a file's name → family of the tiny pack's FLOW
     "z_image": "z-image",
+    "flux1-schnell": "schnell",
     "flux1": "flux",
     "qwen_image_2512": "qwen-image",
     "krea2": "krea-2",
@@ -356,6 +357,12 @@ def flow_family(prompt: dict) -> str | None:
     return next((family for name, family in FLOW_FILES.items() if any(name in inputs for inputs in named)), None)
 
 
+def tiny_family(prompt: dict) -> str:
+    """The family of the tiny models that stand for those of a graph in API format."""
+    whole = str([node["inputs"] for node in prompt.values() if node["class_type"] == "CheckpointLoaderSimple"])
+    return flow_family(prompt) or ("hunyuan-dit" if "hunyuan" in whole else "sdxl")
+
+
 def with_tiny_models(prompt: dict, values: dict[str, dict] | None = None) -> dict:
     """The graph with tiny models for its checkpoints.
 
@@ -363,14 +370,13 @@ def with_tiny_models(prompt: dict, values: dict[str, dict] | None = None) -> dic
     `EmptyLatentImage`.
     """
     prompt = copy.deepcopy(prompt)
-    family = flow_family(prompt)
+    family, flow = tiny_family(prompt), flow_family(prompt)
     for node in prompt.values():
-        if family and node["class_type"] in LOADERS:
+        if flow and node["class_type"] in LOADERS:
             seed = int("turbo" in str(node["inputs"]))  # weights of its own beside its sibling's
             node["class_type"], node["inputs"] = LOADERS[node["class_type"]], {"family": family, "seed": seed}
         elif node["class_type"] == "CheckpointLoaderSimple":
-            hunyuan = "hunyuan" in node["inputs"]["ckpt_name"].lower()
-            node["class_type"] = "TinyTestHunyuanDiT" if hunyuan else "TinyTestModel"
+            node["class_type"] = "TinyTestHunyuanDiT" if family == "hunyuan-dit" else "TinyTestModel"
             node["inputs"] = {"seed": 0}
         node["inputs"].update((values or {}).get(node["class_type"], {}))
     return prompt

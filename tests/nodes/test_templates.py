@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shlex
 import shutil
 import urllib.error
 from itertools import combinations
@@ -16,7 +17,7 @@ from PIL import Image
 
 from tests.comfyui import COMFYUI, COMFYUI_ARGS, PACK, ROOT, make_base
 from tests.nodes.interfaces import template_file
-from tests.nodes.npnets import save_tiny_npnet
+from tests.nodes.npnets import save_tiny_adapter, save_tiny_npnet
 from tests.nodes.scorers import save_tiny_scorer
 from tests.nodes.server import serve
 from tests.nodes.templates import (
@@ -27,11 +28,17 @@ from tests.nodes.templates import (
     note_text,
     overlaps,
     prompt_problems,
+    tiny_family,
     to_prompt,
     with_tiny_models,
     without_meta,
 )
 from tests.nodes.test_pack import published  # noqa: F401, a fixture
+from trainer.commands.fit import Options as FitOptions
+from trainer.commands.fit import settings_from
+from trainer.commands.options import parse
+from trainer.fitting.reward import weights_of
+from trainer.fitting.settings import Reward
 
 API = ROOT / "workflows" / "api"  # the same graphs for the queue
 FILES = sorted((ROOT / "example_workflows").glob("*.json"))
@@ -42,9 +49,18 @@ SMALL = {
     "KSampler": {"steps": 4},  # one more than the greatest depth
 }
 
-FAMILIES = {"TinyTestModel": "sdxl", "TinyTestHunyuanDiT": "hunyuan-dit"}
+NETS = {  # tiny models → family and architecture of the net for them
+    "sdxl": ("sdxl", "npnet"),
+    "hunyuan-dit": ("hunyuan-dit", "npnet"),
+    "schnell": ("flux", "unet"),
+    "z-image": ("z-image", "unet"),
+}
+BY_REWARD = [
+    file for file in FILES if "--objective reward" in file.read_text("utf-8")
+]  # for nets that one makes oneself
 
 each_template = pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+each_by_reward = pytest.mark.parametrize("file", BY_REWARD, ids=[file.stem for file in BY_REWARD])
 
 
 def read(file: Path) -> dict:
@@ -73,8 +89,12 @@ def object_info(server):
 
 @pytest.fixture(scope="module")
 def tiny_npnets(server, pack):
-    """Checkpoint stand-in → name of an NPNet of its family on the server."""
-    return {kind: save_tiny_npnet(pack, server.base, family) for kind, family in FAMILIES.items()}
+    return save_tiny_npnets(server, pack)
+
+
+def save_tiny_npnets(server, pack) -> dict[str, str]:
+    """Tiny models → name of an NPNet for them on the server."""
+    return {models: save_tiny_npnet(pack, server.base, family, arch=arch) for models, (family, arch) in NETS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +119,26 @@ def test_api_twin_is_the_same_graph(file, object_info, known):
     prompt = without_meta(read(API / file.name))
     known(prompt)
     assert prompt == to_prompt(workflow, object_info)
-    downloads = {model["name"] for model in models_of(workflow)}
-    assert prompt_problems(prompt, object_info, downloads) == []
+    files = {model["name"] for model in models_of(workflow)} | own_nets(workflow)
+    assert prompt_problems(prompt, object_info, files) == []
+
+
+def own_nets(workflow: dict) -> set[str]:
+    """Names of nets that nobody has published."""
+    named = {node["widgets_values"][0] for node in graph_nodes(workflow) if node["type"] == "NPNetLoad"}
+    return named - {model["name"] for model in models_of(workflow)}
+
+
+@each_by_reward
+def test_says_how_to_make_its_net(file):
+    """By a command that the trainer takes, with the settings that it is meant to have."""
+    text, (npnet,) = note_text(read(file)), own_nets(read(file))
+    assert f"models/npnet/{npnet}" in text
+    (command,) = [line for line in text.splitlines() if line.startswith("npnet fit ")]
+    settings = settings_from(parse(FitOptions, "fit", shlex.split(command)[2:]))
+    assert isinstance(settings.objective, Reward)
+    assert settings.net.arch == "adapter"
+    assert weights_of(settings.objective).keys() == {"hpsv2.1", "imagereward"}
 
 
 @each_template
@@ -135,6 +173,23 @@ def test_runs_small(file, server, tiny_npnets, tiny_scorer, known):
     run(server, read(API / file.name), tiny_npnets, tiny_scorer, SMALL)
 
 
+@each_by_reward
+def test_runs_small_with_an_adapter(file, server, pack, known):
+    known(read(API / file.name))
+    run_with_an_adapter(file, server, pack)
+
+
+def run_with_an_adapter(file: Path, server, pack) -> None:
+    from tests.nodes.tiny_pack.flow import tiny_flow
+    from tests.nodes.tiny_pack.models import tiny_sdxl
+
+    prompt = read(API / file.name)
+    models = tiny_family(prompt)
+    tiny = tiny_sdxl() if models == "sdxl" else tiny_flow(models)
+    adapter = save_tiny_adapter(pack, server.base, NETS[models][0], tiny)
+    run(server, prompt, {models: adapter}, "", SMALL)
+
+
 @pytest.mark.long
 @each_template
 def test_runs_as_it_is(file, server, tiny_npnets, tiny_scorer, known):
@@ -160,18 +215,22 @@ def test_published_and_with_dynamic_memory_it_is_served_and_runs(file, dynamic_s
     assert dynamic_server.get("/workflow_templates")[PACK].count(file.stem) == 1
     workflow = dynamic_server.get(f"/api/workflow_templates/{PACK}/{file.name}")
     prompt = to_prompt(workflow, dynamic_server.get("/object_info"))
-    npnets = {kind: save_tiny_npnet(pack, dynamic_server.base, family) for kind, family in FAMILIES.items()}
-    run(dynamic_server, prompt, npnets, save_tiny_scorer(pack, dynamic_server.base), SMALL)
+    run(
+        dynamic_server,
+        prompt,
+        save_tiny_npnets(dynamic_server, pack),
+        save_tiny_scorer(pack, dynamic_server.base),
+        SMALL,
+    )
 
 
 def run(server, prompt: dict, tiny_npnets: dict[str, str], tiny_scorer: str, values: dict[str, dict]) -> None:
     """Run a template's graph on tiny models; every picture has content and no two are alike."""
-    prompt = with_tiny_models(prompt, values)
-    files = {"NPNetScorerLoad": {"scorer_name": tiny_scorer}}
-    for node in prompt.values():
-        if node["class_type"] in tiny_npnets:
-            files["NPNetLoad"] = {"npnet_name": tiny_npnets[node["class_type"]]}
-    prompt = with_tiny_models(prompt, files)
+    files = {
+        "NPNetScorerLoad": {"scorer_name": tiny_scorer},
+        "NPNetLoad": {"npnet_name": tiny_npnets.get(tiny_family(prompt))},
+    }
+    prompt = with_tiny_models(prompt, values | files)
     entry = server.wait(server.post_prompt(prompt), timeout=1800)
     pictures = [server.images(entry, node_id) for node_id, shown in entry["outputs"].items() if "images" in shown]
     assert pictures
@@ -180,6 +239,9 @@ def run(server, prompt: dict, tiny_npnets: dict[str, str], tiny_scorer: str, val
 
 
 OF_COMFYUI = {  # ours → ComfyUI's own for the same model; for Krea-2 Raw it has only the distilled model's
+    "golden_noise_sdxl_turbo": "sdxlturbo_example",
+    "golden_noise_flux_schnell": "flux_schnell_full_text_to_image",
+    "golden_noise_z_image_turbo": "image_z_image_turbo",
     "redenoise_z_image": "image_z_image",
     "redenoise_z_image_turbo": "image_z_image_turbo",
     "redenoise_flux_dev": "flux_dev_full_text_to_image",
@@ -195,7 +257,7 @@ SETTINGS = (
     "CheckpointLoaderSimple",
     "ModelSamplingAuraFlow",
 )
-SETTINGS += ("EmptySD3LatentImage", "KSampler")
+SETTINGS += ("EmptyLatentImage", "EmptySD3LatentImage", "KSampler", "KSamplerSelect", "SDTurboScheduler")
 ADDED = {"redenoise_z_image_turbo": "z_image_bf16.safetensors", "collect_pairs_z_image": "HPS_v2.1_compressed.pt"}
 
 

@@ -28,7 +28,7 @@ QWEN = {"vocab_size": VOCABULARY, "intermediate_size": 64, "num_attention_heads"
 DIT = {"hidden_size": 64, "num_heads": 2, "axes_dim": [8, 12, 12], "depth": 1, "depth_single_blocks": 1}
 FLUX = {
     "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 768, "theta": 10000,
-    "context_in_dim": 4096, "mlp_ratio": 2.0, "qkv_bias": True, "guidance_embed": True, **DIT,
+    "context_in_dim": 4096, "mlp_ratio": 4.0, "qkv_bias": True, "guidance_embed": True, **DIT,
 }  # fmt: skip
 if any(each.name == "txt_ids_dims" for each in fields(FluxParams)):  # since 2026, without a default
     FLUX["txt_ids_dims"] = []
