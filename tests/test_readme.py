@@ -42,6 +42,19 @@ SMALLER = {
     "sample": "--steps 2",
 }
 LONG = ("demo",)  # minutes: tests/trainer/shapes/test_demo.py
+# One process for all, which imports torch once.
+ALL = """
+import json, sys
+from trainer.commands.cli import main
+if __name__ == "__main__":
+    for line in json.loads(sys.argv[1]):
+        try:
+            code = main(line)
+        except SystemExit as end:  # --help
+            code = end.code
+        if code:
+            sys.exit(f"npnet {line} ended with {code}")
+"""
 
 
 def commands() -> list[list[str]]:
@@ -99,13 +112,12 @@ def write_hpsv2(path: Path) -> None:
 def test_npnet(folder):
     """In the order of the page, for one makes what the next needs; without network, and nothing may be unpickled."""
     assert {name for name, *_ in of("npnet")} | {*LONG} == set(COMMANDS)
+    lines = []
     for name, *arguments in of("npnet"):
         assert name in COMMANDS
-        if name in LONG:
-            run_offline(["-m", "trainer", name, "--help"], folder, folder)
-        else:
-            kind = f"{name} reward" if "reward" in arguments else name
-            run_offline(["-m", "trainer", name, *arguments, *SMALLER.get(kind, "").split()], folder, folder)
+        kind = f"{name} reward" if "reward" in arguments else name
+        lines.append([name, "--help"] if name in LONG else [name, *arguments, *SMALLER.get(kind, "").split()])
+    run_offline(["-c", ALL, json.dumps(lines)], folder, folder)
     assert attempts(folder) == []
     made = [line[-1] for line in of("npnet") if line[0] == "convert"]
     assert all((folder / name).is_file() for name in made)

@@ -20,16 +20,29 @@ from trainer.shapes.worlds import WORLDS, Scale
 SCALE = Scale(captions=60, seeds=1, reported_captions=4, reported_seeds=2)
 
 
-def run(out: Path, scale: Scale = SCALE, **options) -> Path:
-    """The demo at that scale and, like all tests, on one thread: that is what is changed about it."""
+def run(out: Path, scale: Scale = SCALE, *, processes: bool = False, **options) -> Path:
+    """The demo at that scale and, like all tests, on one thread: that is what is changed about it.
+
+    Args:
+        processes: each worker's part in a process of its own, as people run it; a process imports torch, so otherwise
+            it is one part after the other.
+    """
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "THREADS", 1)
+        if not processes:
+            for module in (workers, tables):
+                patch.setattr(module, "in_parallel", one_after_the_other)
         for name, world in WORLDS.items():
             patch.setitem(WORLDS, name, partial(at_scale, world, scale))
         demo.run(demo.Options(out=out, **options))
     torch.set_num_threads(threads)
     return out
+
+
+def one_after_the_other(work, *args, **kwargs) -> None:
+    for i in range(workers.WORKERS):
+        work(*args, worker=(i, workers.WORKERS), **kwargs)
 
 
 def at_scale(make, scale: Scale, *weights: Path):
@@ -38,7 +51,7 @@ def at_scale(make, scale: Scale, *weights: Path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return run(tmp_path_factory.mktemp("demo") / "demo")
+    return run(tmp_path_factory.mktemp("demo") / "demo", processes=True)
 
 
 def figures(folder: Path) -> dict:
