@@ -97,7 +97,8 @@ def load_base(
     if pipe.vae.config.get("force_upcast") and precision != "fp32":
         pipe.vae.to(torch.float32)
     if distilled is None:
-        distilled = index.get("is_distilled")  # as diffusers has it for its later pipelines
+        # as diffusers has it for its later pipelines; private where a pipeline has no such setting
+        distilled = index.get("is_distilled", index.get("_is_distilled"))
     base = family(str(source), pipe, device, controlnet and _load_controlnet(controlnet, dtype), distilled)
     _check_fits(base)
     if lora is not None:

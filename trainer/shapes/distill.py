@@ -52,7 +52,7 @@ def distil(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Path:
-    """Write a folder like the teacher's, whose ``model_index.json`` says ``is_distilled``; returns it.
+    """Write a folder like the teacher's, whose ``model_index.json`` says ``_is_distilled``; returns it.
 
     Args:
         teacher: a pipeline folder.
@@ -99,12 +99,12 @@ def distil(
 
 
 def save(student: Base, out: Path) -> Path:
-    """Write the pipeline's folder in fp16."""
+    """Write the folder in fp16. Of a setting that a pipeline does not know diffusers warns, unless it is private."""
     pipe = student.pipe
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
             part.to("cpu", torch.float16)
-    pipe.register_to_config(is_distilled=True)
+    pipe.register_to_config(_is_distilled=True)
     pipe.save_pretrained(out)
     return out
 

@@ -190,6 +190,7 @@ def test_redenoising_is_two_euler_steps(base, prompts):
         ("scheduler/scheduler_config.json", {"shift": 3.0}, None, "cfg", "z-image"),
         ("scheduler/scheduler_config.json", {"shift": 6.0}, True, "none", "z-image-turbo"),
         ("model_index.json", {"is_distilled": True}, None, "none", "z-image-turbo"),
+        ("model_index.json", {"_is_distilled": True}, None, "none", "z-image-turbo"),
         ("model_index.json", {"is_distilled": True}, False, "cfg", "z-image"),
     ],
 )
