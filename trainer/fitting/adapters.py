@@ -25,7 +25,7 @@ from trainer.data.network_inputs import NetworkInputs, encode_for_network
 from trainer.distributed import Process
 from trainer.fitting.build_net import common_resolution, new_npnet
 from trainer.fitting.pair_batches import Batches
-from trainer.fitting.settings import NetSettings, NoisePairs, Settings
+from trainer.fitting.settings import NOT_COMPILED, NetSettings, NoisePairs, Settings
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def prepare_adapter(
     """
     net, pairs = settings.net, settings.objective
     if settings.training.compile:
-        raise InputError("--compile came for an adapter, whose network is called with hooks: leave it out.")
+        raise InputError(NOT_COMPILED)
     base = load_network(pairs, net, process, reader.manifest)
     bases.move(base, "text", process.device)
     if pairs.cache:

@@ -43,7 +43,7 @@ from trainer.fitting.folder import check_folder
 from trainer.fitting.held_out import PATIENCE, HeldOut, hacked
 from trainer.fitting.metrics import Losses
 from trainer.fitting.reward_page import write_page, write_pictures
-from trainer.fitting.settings import Reward, Settings
+from trainer.fitting.settings import NOT_COMPILED, Reward, Settings
 from trainer.fitting.split import held_out_prompts
 
 log = logging.getLogger(__name__)
@@ -302,7 +302,7 @@ def load_few_step_model(settings: Settings, process: Process, adapter: bool) -> 
     """
     reward, net = settings.objective, settings.net
     if adapter and settings.training.compile:
-        raise InputError("--compile came for an adapter, whose network is called with hooks: leave it out.")
+        raise InputError(NOT_COMPILED)
     precision = net.base_precision or settings.training.precision
     base = bases.load_base(reward.base, config=reward.base_config, device=process.device, precision=precision)
     for module in (module for part in bases.PARTS for module in base.modules(part)):

@@ -18,6 +18,7 @@ SHAPES = {
     UNetConfig.architecture: ("widths", "blocks"),
     AdapterConfig.architecture: ("rank",),
 }
+NOT_COMPILED = "--compile came for an adapter, whose network is called with hooks: leave it out."
 MOST_STEPS = 2  # that a reward is differentiated through
 
 SHAPE = tuple(name for names in SHAPES.values() for name in names)
@@ -175,6 +176,8 @@ class NetSettings:
                 )
             return
         arch = self.architecture
+        if self.rank is not None:
+            check_least(self, {"rank": 0})
         if flags := self._given(name for other in SHAPES if other != arch for name in SHAPES[other] + SPECIFIC[other]):
             raise InputError(f"{flags} came, which a net of the architecture {arch} does not have: leave it out.")
 
@@ -282,6 +285,9 @@ class Settings:
     Args:
         out: the run's folder: the net, its log, its checkpoints.
         objective: what is learnt, and from what.
+
+    Raises:
+        InputError: for an adapter that is to be compiled.
     """
 
     out: Path
@@ -289,6 +295,10 @@ class Settings:
     net: NetSettings = NetSettings()
     training: Training = Training()
     runtime: Runtime = Runtime()
+
+    def __post_init__(self) -> None:
+        if self.training.compile and self.net.init is None and self.net.architecture == AdapterConfig.architecture:
+            raise InputError(NOT_COMPILED)
 
     @property
     def parts(self) -> tuple:

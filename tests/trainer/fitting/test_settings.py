@@ -50,6 +50,10 @@ def test_from_python_and_from_the_command_line_alike(tmp_path):
     assert path.stat().st_mtime_ns == before
 
 
+def adapter(training: Training):
+    return lambda: Settings(Path("run"), NoisePairs(Path("pairs")), NetSettings(arch="adapter"), training)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -57,6 +61,8 @@ def test_from_python_and_from_the_command_line_alike(tmp_path):
         (lambda: Runtime(keep=0), "--keep 0 came: give at least 1"),
         (lambda: NetSettings(arch="unet", swin_dim=8), "--swin-dim came, which a net of the architecture unet"),
         (lambda: NetSettings(arch="npnet", widths=(8,)), "--widths came, which a net of the architecture npnet"),
+        (lambda: NetSettings(arch="adapter", rank=-3), "--rank -3 came: give at least 0"),
+        (adapter(Training(compile=True)), "--compile came for an adapter"),
     ],
 )
 def test_what_makes_no_run_is_no_value(make, words):
