@@ -9,11 +9,12 @@ import comfy.supported_models
 import pytest
 import torch
 from comfy.ldm.flux.model import FluxParams
+from comfy.patcher_extension import WrappersMP
 
 from npnet_core.adapter import Adapter
 from npnet_core.checkpoint import save_npnet
 from tests.nodes.sampling import GOLDEN, custom_sample, empty, ksample, save_lora, source_noise, watched
-from tests.nodes.tiny_pack.models import SDXL_UNET, tiny_patcher, with_weights
+from tests.nodes.tiny_pack.models import SDXL_UNET, tiny_controlnet, tiny_patcher, with_weights
 from tests.tiny_pipelines import tiny_flux, tiny_sdxl, tiny_z_image
 from trainer import bases
 from trainer.collecting.recipe import preset_recipe
@@ -211,7 +212,9 @@ def test_what_the_graph_tells_the_model_does_not_reach_f(pack, base, model, npne
     noise = noise_for(base)
     f = f_of(pack, npnet, model, conditioning(base), noise)
     asked = {"guidance": 9.0, "area": (8, 8, 0, 0), "strength": 0.3, "width": 4096, "height": 64, "crop_w": 99}
+    asked["reference_latents"] = [torch.ones(1, base.channels, 16, 12)]
     patched = model.clone()
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "mine", lambda executor, x, *args, **kwargs: 0 * x)
     patched.set_model_unet_function_wrapper(lambda apply, args: 0 * args["input"])
     patched.set_model_sampler_post_cfg_function(lambda args: 0 * args["denoised"])
     assert torch.equal(f_of(pack, npnet, patched, conditioning(base, **asked), noise), f)
@@ -264,6 +267,33 @@ def test_loras_of_the_graph_act_on_it(call, base, model, npnet, comfy_base, pack
     noise = noise_for(base)
     one, other = (f_of(pack, npnet, each, conditioning(base), noise) for each in (model, changed))
     assert (one - other).abs().max() > 1e-3
+
+
+def test_controlnets_and_hooks_of_the_conditioning_act_on_sampling_alone(call, base, model, npnet, file, comfy_base):
+    """A ControlNet, and a LoRA that is hooked to the prompt, throughout and from half time on."""
+    positive, negative, latent = conditioning(base), conditioning(base, ""), empty(1, 16, 12)
+    expected = golden(base, file, source_noise(latent))
+    hint = torch.rand(1, 128, 96, 3, generator=torch.Generator().manual_seed(4))
+    controlled = call(
+        "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=tiny_controlnet(), image=hint,
+        strength=1.0, start_percent=0.0, end_percent=1.0,
+    )  # fmt: skip
+    name = save_lora(
+        comfy_base / "models/loras/hooked.safetensors", model.model.diffusion_model.middle_block,
+        "diffusion_model.middle_block.",
+    )  # fmt: skip
+    (hooks,) = call("CreateHookLora", lora_name=name, strength_model=1.0, strength_clip=0.0)
+    (keyframes,) = call("CreateHookKeyframe", strength_mult=0.0, start_percent=0.0)
+    (keyframes,) = call("CreateHookKeyframe", strength_mult=1.0, start_percent=0.5, prev_hook_kf=keyframes)
+    (late,) = call("SetHookKeyframes", hooks=hooks, hook_kf=keyframes)
+    plain = ksample(model, positive, negative, latent)
+    for conds in (controlled, *(([[positive[0][0], {**positive[0][1], "hooks": h}]], negative) for h in (hooks, late))):
+        patched, seen = watched(call("NPNetModelPatch", model=model, npnet=npnet, **GOLDEN)[0])
+        sampled = ksample(patched, *conds, latent)
+        assert (seen[0] - expected).abs().max() < 1e-4
+        assert (sampled - custom_sample(Given(seen[0]), model, *conds, latent)).abs().max() < 1e-5
+        assert not torch.allclose(sampled, custom_sample(Given(seen[0]), model, positive, negative, latent), atol=1e-3)
+    assert torch.equal(ksample(model, positive, negative, latent), plain)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 0.05), (torch.float8_e4m3fn, 0.3)])

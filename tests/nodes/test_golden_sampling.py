@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import logging
 
-import comfy.cldm.cldm
-import comfy.controlnet
 import comfy.model_management
-import comfy.ops
 import comfy.samplers
 import comfy.utils
 import latent_preview
@@ -38,7 +35,7 @@ from tests.nodes.sampling import (
     source_noise,
     watched,
 )
-from tests.nodes.tiny_pack.models import SDXL_UNET, seed_parameters, tiny_hunyuan_dit, tiny_sdxl, with_weights
+from tests.nodes.tiny_pack.models import tiny_controlnet, tiny_hunyuan_dit, tiny_sdxl
 from tests.nodes.tiny_pack.text import tiny_hunyuan_clip, tiny_sdxl_clip
 
 POSITIVE, NEGATIVE = conditioning("sdxl", 1), conditioning("sdxl", 2)
@@ -414,21 +411,6 @@ def test_lora(acts, patch, comfy_base):
     assert not torch.allclose(out, plain, atol=1e-3)
     (lora_last,) = call("LoraLoaderModelOnly", model=patch(model), lora_name=name, strength_model=1.0)
     assert torch.equal(ksample(lora_last, POSITIVE, NEGATIVE, empty()), out)
-
-
-@with_weights()
-def tiny_controlnet() -> comfy.controlnet.ControlNet:
-    """CONTROL_NET: a ControlNet for the tiny SDXL UNet, with random weights."""
-    config = {
-        k: v
-        for k, v in SDXL_UNET.items()
-        if k not in ("out_channels", "transformer_depth_output", "use_temporal_attention")
-    }
-    net = comfy.cldm.cldm.ControlNet(
-        **config, hint_channels=3, num_head_channels=32, operations=comfy.ops.manual_cast, device="cpu"
-    )
-    seed_parameters(net, seed=5, gain=0.5)
-    return comfy.controlnet.ControlNet(net.eval(), load_device=comfy.model_management.get_torch_device())
 
 
 def test_controlnet(acts, patch):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import comfy.cldm.cldm
+import comfy.controlnet
 import comfy.model_management
 import comfy.ops
 import comfy.sd
@@ -99,6 +101,21 @@ def tiny_hunyuan_dit(seed: int = 0) -> ModelPatcher:
     config = comfy.supported_models.HunyuanDiT(HUNYUAN_DIT)
     config.set_inference_dtype(torch.float32, None)
     return tiny_patcher(HunyuanDiT(config, device="cpu"), seed)
+
+
+@with_weights()
+def tiny_controlnet() -> comfy.controlnet.ControlNet:
+    """CONTROL_NET: a ControlNet for the tiny SDXL UNet, with random weights."""
+    config = {
+        k: v
+        for k, v in SDXL_UNET.items()
+        if k not in ("out_channels", "transformer_depth_output", "use_temporal_attention")
+    }
+    net = comfy.cldm.cldm.ControlNet(
+        **config, hint_channels=3, num_head_channels=32, operations=comfy.ops.manual_cast, device="cpu"
+    )
+    seed_parameters(net, seed=5, gain=0.5)
+    return comfy.controlnet.ControlNet(net.eval(), load_device=comfy.model_management.get_torch_device())
 
 
 def tiny_vae(seed: int = 0) -> comfy.sd.VAE:
