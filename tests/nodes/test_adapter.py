@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import comfy.ops
@@ -9,6 +10,7 @@ import comfy.supported_models
 import pytest
 import torch
 from comfy.ldm.flux.model import FluxParams
+from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from npnet_core.adapter import Adapter
@@ -103,18 +105,45 @@ def model(pack, base, family):
 @with_weights()
 def build(pack, base, family, dtype: torch.dtype = torch.float32):
     """ComfyUI's MODEL with the weights of the trainer's base."""
-    _, name, settings = KINDS[family]
-    config = getattr(comfy.supported_models, name)({**settings, "dtype": dtype})
-    if name == "SDXL":
-        config.unet_config["num_head_channels"] = 32
-    config.set_inference_dtype(dtype, torch.float32 if dtype.itemsize == 1 else None)
-    made = config.get_model({}, device="cpu")
+    made = config_of(family, dtype).get_model({}, device="cpu")
     if family == "z-image":  # whose 1,024 features ComfyUI takes from a width that is smaller here
         embedder, layers = made.diffusion_model.t_embedder, comfy.ops.disable_weight_init
         made.diffusion_model.t_embedder = type(embedder)(1024, output_size=32, dtype=dtype, operations=layers)
     patcher = tiny_patcher(made, 0)
     holding(pack, patcher, base, family)
     return patcher
+
+
+def config_of(family, dtype: torch.dtype):
+    _, name, settings = KINDS[family]
+    config = getattr(comfy.supported_models, name)({**settings, "dtype": dtype})
+    if name == "SDXL":
+        config.unet_config["num_head_channels"] = 32
+    config.set_inference_dtype(dtype, torch.float32 if dtype.itemsize == 1 else None)
+    return config
+
+
+@with_weights()
+def packed(pack, base, family, kind: str) -> ModelPatcher:
+    """The same MODEL from a file whose linear layers are quantised, as ComfyUI reads it."""
+    from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
+
+    plain = build(pack, base, family)
+    network, state = plain.model.diffusion_model, {}
+    for name, weight in network.state_dict().items():
+        layer, _, which = name.rpartition(".")
+        if which == "weight" and isinstance(network.get_submodule(layer), torch.nn.Linear):
+            layout = QUANT_ALGOS[kind]["comfy_tensor_layout"]
+            state |= QuantizedTensor.from_float(weight.clone(), layout, scale="recalculate").state_dict(name)
+            said = json.dumps({"format": kind}).encode()
+            state[f"{layer}.comfy_quant"] = torch.tensor(list(said), dtype=torch.uint8)
+        else:
+            state[name] = weight.clone()
+    config = config_of(family, torch.float32)
+    config.custom_operations = comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=True)
+    made = config.get_model({}, device="cpu")
+    assert made.diffusion_model.load_state_dict(state, strict=False).missing_keys == []
+    return ModelPatcher(made.eval(), plain.load_device, plain.offload_device)
 
 
 @torch.no_grad()
@@ -296,14 +325,39 @@ def test_controlnets_and_hooks_of_the_conditioning_act_on_sampling_alone(call, b
     assert torch.equal(ksample(model, positive, negative, latent), plain)
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 0.05), (torch.float8_e4m3fn, 0.3)])
-def test_fewer_bits_stay_near(pack, base, model, npnet, family, caplog, dtype, bound):
-    caplog.set_level(logging.WARNING)
+@pytest.fixture(scope="module")
+def error(pack, base, model, npnet):
+    """Of the f that another MODEL gives, relative to that of the same in fp32."""
     exact = f_of(pack, npnet, model, conditioning(base), noise_for(base))
-    rounded = f_of(pack, npnet, build(pack, base, family, dtype), conditioning(base), noise_for(base))
-    error = torch.linalg.vector_norm(rounded - exact) / torch.linalg.vector_norm(exact)
-    assert 0 < error < bound, error
-    assert ("weights are in 8 bits" in caplog.text) == (dtype.itemsize == 1)
+
+    def of(other) -> float:
+        rounded = f_of(pack, npnet, other, conditioning(base), noise_for(base))
+        return (torch.linalg.vector_norm(rounded - exact) / torch.linalg.vector_norm(exact)).item()
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.bfloat16, 0.05), (torch.float8_e4m3fn, 0.2), (torch.float8_e5m2, 0.35)]
+)
+def test_fewer_bits_stay_near(pack, base, error, family, caplog, dtype, bound):
+    caplog.set_level(logging.INFO)
+    assert 0 < error(build(pack, base, family, dtype)) < bound
+    said = [record.levelname for record in caplog.records if "this model is quantised" in record.message]
+    assert said == {torch.bfloat16: [], torch.float8_e4m3fn: ["INFO"], torch.float8_e5m2: ["WARNING"]}[dtype]
+
+
+@pytest.mark.parametrize(
+    ("kind", "bound", "level"),
+    [("float8_e4m3fn", 0.1, "INFO"), ("int8_tensorwise", 0.05, "INFO"), ("nvfp4", 0.4, "WARNING")],
+)
+def test_packed_weights_stay_near(pack, base, error, family, caplog, kind, bound, level):
+    """Those of a file that says how each of its layers is quantised."""
+    if not hasattr(comfy.ops, "mixed_precision_ops"):
+        pytest.skip("this ComfyUI reads no such files")
+    caplog.set_level(logging.INFO)
+    assert 0 < error(packed(pack, base, family, kind)) < bound
+    assert [record.levelname for record in caplog.records if "this model is quantised" in record.message] == [level]
 
 
 def test_without_the_model_it_is_refused(call, base, npnet):
