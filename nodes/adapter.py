@@ -25,6 +25,7 @@ from ..npnet_core.adapter import SAME, Adapter, AdapterConfig, Predictor, finger
 from ..npnet_core.errors import InputError, first_of
 from .conditioning import Start, starting_entry
 from .families import title
+from .hunyuan_dit import hunyuan_dit_to_diffusers
 from .start_patch import unpatched
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ QUANTISED = (
     "it predicts with the adapter by up to five times as much (measured on tiny models)."
 )
 PACKED = "NPNet: this model's weights are packed in another pack's way, so they were not compared with the adapter's."
-# Names of diffusers' weights → ComfyUI's own, by family: functions of comfy.utils
+# Names of diffusers' weights → ComfyUI's own, by family: functions of comfy.utils; ours where it has none
 MAPS = {
     "sd1": "unet_to_diffusers",
     "sd2": "unet_to_diffusers",
@@ -49,6 +50,8 @@ MAPS = {
     "flux": "flux_to_diffusers",
     "z-image": "z_image_to_diffusers",
 }
+OUR_MAPS = {"hunyuan-dit": hunyuan_dit_to_diffusers}
+SQUARE = 1024  # pixels: the original size that diffusers' pipeline tells a Hunyuan-DiT, whatever the picture's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +104,9 @@ def predictor_of(model: ModelPatcher, conditioning: list, start: Start) -> Predi
     def predict(adapter: Adapter, noise: Tensor) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
         told = {name: entry[name] for name in TEXT if name in entry}
+        if adapter.config.family == "hunyuan-dit":
+            height, width = (8 * side for side in noise.shape[-2:])
+            told |= {"height": SQUARE, "width": SQUARE, "target_height": height, "target_width": width}
         guider = comfy.samplers.CFGGuider(adapted(model, adapter))
         positive = [[entry["cross_attn"], told | {"guidance": adapter.config.cfg}]]
         guider.inner_set_conds({"positive": positive})
@@ -193,7 +199,7 @@ def weight_places(model: ModelPatcher, config: AdapterConfig) -> dict[str, Place
         InputError: as :func:`adapted`.
     """
     expected = title(config.family)
-    find = getattr(comfy.utils, MAPS.get(config.family, ""), None)
+    find = map_of(config.family)
     if find is None:
         raise InputError(
             f"Adapters of {expected} models cannot be used in this ComfyUI, which does not say where their weights "
@@ -218,6 +224,11 @@ def weight_places(model: ModelPatcher, config: AdapterConfig) -> dict[str, Place
             f"{first_of(sorted(other))}): connect the {expected} model that it was fitted with, or one made from it."
         )
     return {name: places[name] for name in wanted}
+
+
+def map_of(family: str) -> Callable[[dict], dict] | None:
+    """The function that makes the table of where the weights of a family are, of a model's ``unet_config``."""
+    return OUR_MAPS.get(family) or getattr(comfy.utils, MAPS.get(family, ""), None)
 
 
 def _place(value: str | tuple) -> Place:

@@ -193,7 +193,7 @@ def t5_encoder(width: int):
     )
 
 
-def tiny_hunyuan_dit(folder: Path, seed: int = 0) -> Path:
+def tiny_hunyuan_dit(folder: Path, seed: int = 0, num_layers: int = 2, pooled_projection_dim: int = 16) -> Path:
     """A Hunyuan-DiT whose BERT is 32 wide and whose T5 is 40 wide."""
     from diffusers import DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
     from transformers import BertConfig, BertModel, BertTokenizer
@@ -220,14 +220,14 @@ def tiny_hunyuan_dit(folder: Path, seed: int = 0) -> Path:
             HunyuanDiT2DModel(
                 sample_size=16,
                 patch_size=2,
-                num_layers=2,
+                num_layers=num_layers,
                 num_attention_heads=3,
                 attention_head_dim=8,
                 hidden_size=24,
                 in_channels=4,
                 cross_attention_dim=32,
                 cross_attention_dim_t5=40,
-                pooled_projection_dim=16,
+                pooled_projection_dim=pooled_projection_dim,
                 learn_sigma=True,
                 activation_fn="gelu-approximate",
             )

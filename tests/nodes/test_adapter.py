@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 
 import comfy.ops
 import comfy.supported_models
@@ -17,7 +18,7 @@ from npnet_core.adapter import Adapter
 from npnet_core.checkpoint import save_npnet
 from tests.nodes.sampling import GOLDEN, custom_sample, empty, ksample, save_lora, source_noise, watched
 from tests.nodes.tiny_pack.models import SDXL_UNET, tiny_controlnet, tiny_patcher, with_weights
-from tests.tiny_pipelines import tiny_flux, tiny_sdxl, tiny_z_image
+from tests.tiny_pipelines import tiny_flux, tiny_hunyuan_dit, tiny_sdxl, tiny_z_image
 from trainer import bases
 from trainer.collecting.recipe import preset_recipe
 
@@ -76,10 +77,21 @@ Z_IMAGE = {
     "pad_tokens_multiple": 32,
     "qk_norm": True,
 }
+HUNYUAN = {  # 1.1, which is told the picture's size
+    "image_model": "hydit1",
+    "hidden_size": 24,
+    "depth": 4,
+    "num_heads": 3,
+    "text_states_dim": 32,
+    "text_states_dim_t5": 40,
+    "size_cond": True,
+    "use_style_cond": True,
+}
 KINDS = {  # family: (pipeline, ComfyUI's config, its settings)
     "sdxl": (sdxl, "SDXL", SDXL_UNET),
     "flux": (tiny_flux, "Flux", FLUX),
     "z-image": (tiny_z_image, "ZImage", Z_IMAGE),
+    "hunyuan-dit": (partial(tiny_hunyuan_dit, num_layers=4, pooled_projection_dim=1024), "HunyuanDiT1", HUNYUAN),
 }
 every = pytest.mark.parametrize("family", KINDS, indirect=True)
 
@@ -150,8 +162,8 @@ def packed(pack, base, family, kind: str) -> ModelPatcher:
 def holding(pack, patcher, base, family) -> None:
     """Copy a base's weights into a model, by ComfyUI's own tables."""
     adapter = pack.nodes.adapter
-    find, weights = getattr(adapter.comfy.utils, adapter.MAPS[family]), patcher.model.state_dict()
-    places = find(patcher.model.model_config.unet_config)
+    weights = patcher.model.state_dict()
+    places = adapter.map_of(family)(patcher.model.model_config.unet_config)
     for name, value in base.network.named_parameters():
         place = adapter._place(places[name])
         target = weights[place.key] if place.part is None else weights[place.key].narrow(*place.part)
@@ -170,8 +182,9 @@ def save_adapter(comfy_base, base, name: str, rank: int):
         torch.manual_seed(1)
         npnet = Adapter(bases.adapter_config(base, rank, level, 4.5, 16))
         with torch.no_grad():
-            for parameter in npnet.parameters():
-                parameter.add_(torch.randn(parameter.shape), alpha=0.1 if rank else 0.02)
+            for tensor, parameter in npnet.named_parameters():
+                if ".pooler." not in tensor:  # Hunyuan-DiT's, no call of its layers: a fit leaves it as it is
+                    parameter.add_(torch.randn(parameter.shape), alpha=0.1 if rank else 0.02)
     path = comfy_base / "models" / "npnet" / name
     save_npnet(npnet, path)
     return path
@@ -186,13 +199,18 @@ def conditioning(base, prompt: str = PROMPT, **options) -> list:
     """As ComfyUI's text encoders would give it."""
     told = bases.encode(base, [prompt]).cond
     extra = {"pooled_output": told["pooled"]} if "pooled" in told else {"pooled_output": None}
+    if base.family == "hunyuan-dit":
+        extra = {"attention_mask": told["mask"], "attention_mask_mt5xl": told["t5_mask"]}
+        extra["conditioning_mt5xl"] = told["t5_embeds"]
     if base.family == "z-image":  # FLUX.1's prompts are a fixed number of tokens without a mask
         extra["attention_mask"] = told["prompt_mask"].long()
     return [[told["prompt_embeds"], extra | options]]
 
 
 def noise_for(base, batch: int = 2):
-    return torch.randn(batch, base.channels, 16, 12, generator=torch.Generator().manual_seed(4))
+    # where width and height differ, diffusers places a Hunyuan-DiT's patches a little otherwise than its authors do
+    width = 16 if base.family == "hunyuan-dit" else 12
+    return torch.randn(batch, base.channels, 16, width, generator=torch.Generator().manual_seed(4))
 
 
 @torch.inference_mode()  # as ComfyUI runs nodes
