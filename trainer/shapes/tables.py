@@ -71,7 +71,7 @@ def make_tables(world: World, dataset: Path, scale: Scale, out: Path, seed: int)
     }
     full, both = {"full": files["full"]}, list(two_settings(world).values())
     known = SEVEN if world.recipe.schedule.sampler in SEVEN else FLOW_SAMPLERS
-    samplers = [Setting(Schedule(sampler, 10), 1.0, *SIZE) for sampler in known]
+    samplers = [Setting(Schedule(sampler, world.recipe.schedule.steps), 1.0, *SIZE) for sampler in known]
     guidance = [Setting(world.recipe.schedule, cfg, *SIZE) for cfg in GUIDANCE]
     seeds = {"seeds": COLLECTED_SEEDS}
     wide_pixels = f"{world.wide[1]}x{world.wide[0]}"

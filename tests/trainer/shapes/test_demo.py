@@ -1,62 +1,23 @@
-"""npnet demo on the shipped models, at a scale of seconds: collect, fit, compare, page, tables."""
+"""npnet demo on the shipped models, at a scale of seconds: collect, fit, compare, page."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 from npnet_core.checkpoint import load_npnet
 from npnet_core.npd import NPDReader
+from tests.demo_run import figures, run
 from trainer.commands import demo
 from trainer.commands.cli import main
-from trainer.shapes import page, pipeline_stages, tables, workers, world
-from trainer.shapes.worlds import WORLDS, Scale
-
-SCALE = Scale(captions=60, seeds=1, reported_captions=4, reported_seeds=2)
-
-
-def run(out: Path, scale: Scale = SCALE, *, processes: bool = False, **options) -> Path:
-    """The demo at that scale and, like all tests, on one thread: that is what is changed about it.
-
-    Args:
-        processes: each worker's part in a process of its own, as people run it; a process imports torch, so otherwise
-            it is one part after the other.
-    """
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "THREADS", 1)
-        if not processes:
-            for module in (workers, tables):
-                patch.setattr(module, "in_parallel", one_after_the_other)
-        for name, world in WORLDS.items():
-            patch.setitem(WORLDS, name, partial(at_scale, world, scale))
-        demo.run(demo.Options(out=out, **options))
-    torch.set_num_threads(threads)
-    return out
-
-
-def one_after_the_other(work, *args, **kwargs) -> None:
-    for i in range(workers.WORKERS):
-        work(*args, worker=(i, workers.WORKERS), **kwargs)
-
-
-def at_scale(make, scale: Scale, *weights: Path):
-    return replace(make(*weights), quick=scale, full=scale)
+from trainer.shapes import page, pipeline_stages, workers, world
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return run(tmp_path_factory.mktemp("demo") / "demo", processes=True)
-
-
-def figures(folder: Path) -> dict:
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    return {name: results[name] for name in ("methods", "pairs", "standard", "items")}
 
 
 def test_the_page_compares_what_it_should(folder):
@@ -137,27 +98,6 @@ def test_a_file_as_out_is_refused(tmp_path, capsys):
     assert main(["demo", "--out", str(path)]) == 2
     assert f"--out {path} is a file, and the demo fills a folder: name" in capsys.readouterr().err
     assert path.read_text(encoding="utf-8") == "mine"
-
-
-def test_tables(folder, monkeypatch):
-    monkeypatch.setattr(tables, "VARIANTS", tables.VARIANTS[:2])
-    monkeypatch.setattr(tables, "SEVEN", ["ddim", "heun"])
-    monkeypatch.setattr(tables, "GUIDANCE", (1.0, 2.0))
-    run(folder, tables=True)
-    text = (folder / "tables.md").read_text(encoding="utf-8")
-    for name in ("without-singular-values", "heun-10-cfg1-32x32", "ddim-10-cfg2-32x32", "ddim-10-cfg3-40x24"):
-        assert name in text
-    widths = {line.count("|") for line in text.splitlines() if line.startswith("| ddim")}
-    assert widths == {7}
-
-
-@pytest.mark.parametrize(("base", "metrics"), [("flow", {"shapes-b", "shapes-a"}), ("first", {"shapes"})])
-def test_other_bases_run_too(base, metrics, tmp_path):
-    folder = run(tmp_path, Scale(captions=60, seeds=1, reported_captions=2, reported_seeds=1), base=base)
-    rows = figures(folder)["methods"]
-    assert {row["metric"] for row in rows} >= metrics
-    assert {row["method"] for row in rows} >= set(pipeline_stages.NETS)
-    assert f"--base {base}" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_first_world_is_not_trained_anew(tmp_path, capsys):
