@@ -85,10 +85,22 @@ class Canvas:
         self.page.evaluate("app.graph.clear()")  # a badge of our nodes has the pack's name, too
         self.command("Comfy.BrowseTemplates")
         self.page.get_by_text(PACK, exact=True).first.click()
-        self.page.get_by_test_id(f"template-workflow-{name}").click()
+        self.card(name).click()
         self.page.wait_for_function("name => document.title.includes(name)", arg=name)
         self.page.get_by_test_id("template-workflows-content").wait_for(state="hidden")
         self.page.wait_for_timeout(300)
+
+    def card(self, name: str):
+        """A template's card in the template browser, which shows more of them as one scrolls down."""
+        cards = self.page.locator("[data-testid^=template-workflow-]")
+        cards.first.wait_for()
+        card = self.page.get_by_test_id(f"template-workflow-{name}")
+        for _ in range(10):
+            if card.count():
+                break
+            cards.last.scroll_into_view_if_needed()
+            self.page.wait_for_timeout(300)
+        return card
 
     def run(self) -> None:
         """Press the button Run."""

@@ -23,7 +23,7 @@ from tests.nodes.modules import Modules
 from tests.nodes.npnets import save_tiny_npnet
 from tests.nodes.scorers import save_tiny_scorer
 from tests.nodes.server import serve
-from tests.nodes.templates import models_of
+from tests.nodes.templates import models_of, own_nets
 
 TEMPLATES = sorted((ROOT / "example_workflows").glob("*.json"))
 
@@ -52,7 +52,10 @@ def furnished(pytestconfig, renderer):
         tiny = {family: models / "npnet" / save_tiny_npnet(pack, server.base, family) for family in families}
         scorer = models / "preference" / save_tiny_scorer(pack, server.base)
         for file in TEMPLATES:
-            for model in models_of(json.loads(file.read_text(encoding="utf-8"))):
+            workflow = json.loads(file.read_text(encoding="utf-8"))
+            for name in own_nets(workflow):
+                shutil.copy(tiny["sdxl"], models / "npnet" / name)
+            for model in models_of(workflow):
                 path = models / model["directory"] / model["name"]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if model["directory"] == "npnet":

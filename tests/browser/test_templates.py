@@ -17,7 +17,7 @@ def test_template_browser(canvas):
     canvas.command("Comfy.BrowseTemplates")
     canvas.page.get_by_text(PACK, exact=True).first.click()
     for file in TEMPLATES:
-        card = canvas.page.get_by_test_id(f"template-workflow-{file.stem}")
+        card = canvas.card(file.stem)
         card.scroll_into_view_if_needed()
         card.locator("img").first.wait_for()
         canvas.page.wait_for_function(

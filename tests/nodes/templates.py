@@ -115,6 +115,12 @@ def models_of(workflow: dict) -> list[dict]:
     return [model for node in graph_nodes(workflow) for model in node["properties"].get("models", [])]
 
 
+def own_nets(workflow: dict) -> set[str]:
+    """Names of the NPNets that a canvas loads and nobody has published."""
+    named = {node["widgets_values"][0] for node in graph_nodes(workflow) if node["type"] == "NPNetLoad"}
+    return named - {model["name"] for model in models_of(workflow)}
+
+
 # ---- the canvas -----------------------------------------------------------------------------------------------------
 
 

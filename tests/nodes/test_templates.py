@@ -27,6 +27,7 @@ from tests.nodes.templates import (
     models_of,
     note_text,
     overlaps,
+    own_nets,
     prompt_problems,
     tiny_family,
     to_prompt,
@@ -121,12 +122,6 @@ def test_api_twin_is_the_same_graph(file, object_info, known):
     assert prompt == to_prompt(workflow, object_info)
     files = {model["name"] for model in models_of(workflow)} | own_nets(workflow)
     assert prompt_problems(prompt, object_info, files) == []
-
-
-def own_nets(workflow: dict) -> set[str]:
-    """Names of nets that nobody has published."""
-    named = {node["widgets_values"][0] for node in graph_nodes(workflow) if node["type"] == "NPNetLoad"}
-    return named - {model["name"] for model in models_of(workflow)}
 
 
 @each_by_reward
