@@ -100,11 +100,11 @@ class Options:
     blocks: int | None = option(None, "of a U-Net: blocks per level, each way (default: 1)")
     rank: int | None = option(None, "of an adapter's LoRA; 0: a difference of every weight instead (default: 64)")
     base_precision: Literal["fp32", "bf16", "fp16"] | None = option(
-        None, "of an adapter's network (default: fp32 on the CPU, else bf16)"
+        None, "of an adapter's network (default: fp32 on the CPU, else bf16; for reward that of --precision)"
     )
 
-    epochs: int = option(Training.epochs, "times that every pair is seen")
-    batch: int = option(Training.batch, "pairs at once, per process")
+    epochs: int = option(Training.epochs, "times that every pair, or prompt, is seen")
+    batch: int = option(Training.batch, "pairs, or prompts, at once, per process")
     accumulate: int = option(Training.accumulate, "batches per step of the optimizer")
     lr: float = option(Training.lr, "learning rate of AdamW")
     weight_decay: float = option(Training.weight_decay, "of AdamW")
@@ -114,7 +114,9 @@ class Options:
     ema: float = option(
         Training.ema, "decay of a moving average of the weights, which then is the result, such as 0.999"
     )
-    precision: Literal["fp32", "bf16"] = option(Training.precision, "of the network; singular values stay in fp32")
+    precision: Literal["fp32", "bf16"] = option(
+        Training.precision, "of the network, for reward of the base model too; singular values stay in fp32"
+    )
     compile: bool = option(False, "torch.compile the network")
     seed: int = option(Training.seed, "of new weights, held-out prompts, order and stochastic depth")
 
@@ -127,7 +129,8 @@ class Options:
     tensorboard: bool = option(False, "log to OUT/tensorboard too")
     wandb: str | None = option(None, "log to this Weights & Biases project too")
     checkpointing: bool = option(
-        Runtime.checkpointing, "of an adapter's network: compute activations twice instead of keeping them"
+        Runtime.checkpointing,
+        "of an adapter's network, and of what a reward goes through: compute activations twice instead of keeping them",
     )
 
 
