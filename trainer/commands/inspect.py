@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from npnet_core.flops import net_flops
 from npnet_core.golden import golden_noise
 from npnet_core.model import NPNet
 from npnet_core.npd import NPDReader
+from npnet_core.origin import trained_on
 from npnet_core.preference import KINDS, describe_scorer
 from npnet_core.summary import dataset_overlap, render, render_overlap, summarise
 from npnet_core.tensorfile import file_hash
 from trainer.commands.options import argument, option
 from trainer.data.file_kind import file_kind
+
+SHOWN = 1000  # characters of what a file says of itself
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def describe_npnet(path: Path) -> dict[str, str]:
         rows["adapter"] = f"of {c.network}, " + (f"rank {c.rank}" if c.rank else "differences of all weights")
         rows["told"] = f"sigma {c.sigma:g}, t {c.t:g}, guidance {c.cfg:g} where the network is told one"
         rows["computation"] = "a prediction of the base model's network"
-        return rows | dict(sorted(file.metadata.items()))
+        return rows | recorded(file.metadata)
     rows["computation"] = f"{net_flops(c) / 1e9:.3g} GFLOP for one noise of that size and so many tokens"
     if isinstance(c, NPNetConfig) and c.text_term:
         rows["alpha"] = f"{npnet.text_weight().item():.3g} (in the file: {npnet.alpha.item():.4g})"
@@ -96,7 +100,17 @@ def describe_npnet(path: Path) -> dict[str, str]:
         f"variance {white.variance:.3f}, correlation of neighbours {white.lag_x:+.3f} and {white.lag_y:+.3f}, power "
         f"{white.low:.3f} low and {white.high:.3f} high (white noise: 1, 0, 0, 1, 1)"
     )
-    return rows | dict(sorted(file.metadata.items()))
+    return rows | recorded(file.metadata)
+
+
+def recorded(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What the file says of itself, long values (an adapter's config names every layer) by their beginning."""
+    origin = trained_on(metadata)
+    rows = {"origin": origin} if origin else {}
+    for name, value in sorted(metadata.items()):
+        more = f"… ({len(value):,} characters)" if len(value) > SHOWN else ""
+        rows[name] = value[:SHOWN] + more
+    return rows
 
 
 def parameters(npnet: GoldenNet) -> str:

@@ -189,10 +189,13 @@ def small_npnet() -> NPNet:
 
 
 def test_inspect_prints_what_the_net_is(tmp_path, capsys):
-    save_npnet(small_npnet(), tmp_path / "net.safetensors", {"npnet.base_model": "my base"})
+    said = {"npnet.base_model": "my base", "npnet.reward": '{"scorers": {"mps": 1}, "denoising_steps": 2}'}
+    save_npnet(small_npnet(), tmp_path / "net.safetensors", said | {"npnet.long": 4000 * "a"})
     assert main(["inspect", str(tmp_path / "net.safetensors")]) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows["npnet.base_model"] == "my base"
+    assert rows["origin"] == "Trained on the scores of mps for images of my base in 2 steps."
+    assert rows["npnet.long"] == 1000 * "a" + "… (4,000 characters)"
     assert rows["alpha"] == "0.245 (in the file: 0.5)"  # 2·sigmoid(0.5) − 1
     assert rows["beta"] == "0.25"
     total = sum(p.numel() for p in small_npnet().parameters())
