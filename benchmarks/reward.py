@@ -170,9 +170,13 @@ def golden_and_control(
     Args:
         seeds: how often each caption stands there.
     """
-    others = [*captions[seeds:], *captions[:seeds]]
-    asked = {"golden": captions, "made for another caption": others}
+    asked = {"golden": captions, "made for another caption": others(captions, seeds)}
     return {name: golden_of(base, npnet, noise, each) for name, each in asked.items()}
+
+
+def others(captions: Sequence[str], seeds: int) -> list[str]:
+    """Another caption for each, where each stands so often."""
+    return [*captions[seeds:], *captions[:seeds]]
 
 
 def report_noises(options, base: Base, noises: dict[str, Tensor], scorers: dict[str, Scorer], net: str) -> list[str]:

@@ -4,8 +4,8 @@
 
 In the shapes world, on captions that no net was fitted on, with images of one and two steps, detector B judges: golden
 noise against plain noise of the same seeds, against noise that was made for another caption, and against the better of
-two plain noises by A. With ``--teacher`` also what the adapter learnt to predict: noise that the undistilled model
-re-denoises.
+two plain noises by A. With ``--teacher`` also what the adapter learnt to predict, noise that the undistilled model
+re-denoises, for the caption and for another one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.reward import BATCH, golden_and_control, report_noises, reported
+from benchmarks.adapter import batched
+from benchmarks.reward import BATCH, golden_and_control, others, report_noises, reported
 from npnet_core.adapter import Adapter
 from npnet_core.checkpoint import load_npnet
 from npnet_core.errors import InputError
@@ -50,14 +51,15 @@ def main() -> None:
     if not isinstance(npnet, Adapter):
         raise InputError(f"{options.net} is no adapter: python -m benchmarks.reward reports nets of other kinds.")
     scorers = {scorer.kind: scorer for scorer in load_scorers(options.weights, options.device)}
-    base = bases.load_base(options.few_step, device=options.device, precision="fp32")
+    base = batched(bases.load_base(options.few_step, device=options.device, precision="fp32"))
     bases.check_adapter(base, npnet.config, str(options.net))
     captions, seeds = reported(options)
     noise = bases.initial_noise(base, seeds)
     noises = {"plain": noise} | golden_and_control(base, npnet, noise, captions, options.seeds)
     if options.teacher is not None:
-        teacher = bases.load_base(options.weights / options.teacher, device=options.device, precision="fp32")
-        noises["re-denoised by the teacher"] = redenoised(teacher, noise, captions, options.depth, options.cfg)
+        teacher = batched(bases.load_base(options.weights / options.teacher, device=options.device, precision="fp32"))
+        asked = {"re-denoised": captions, "re-denoised for another caption": others(captions, options.seeds)}
+        noises |= {name: redenoised(teacher, noise, each, options.depth, options.cfg) for name, each in asked.items()}
     for options.steps in (1, 2):
         print(*report_noises(options, base, noises, scorers, str(options.net)), sep="\n", flush=True)
 

@@ -106,7 +106,8 @@ def test_an_adapter_on_a_distilled_model(monkeypatch, capsys, tmp_path):
     """A new one changes nothing, one of random weights does; the targets are beside both."""
     base = bases.load_base(WEIGHTS / "base")
     npnet = Adapter(bases.adapter_config(base, 4, bases.levels(base, bases.Schedule("ddim", 10))[0], 5.5, 8))
-    methods = ["golden", "made for another caption", "re-denoised by the teacher", "best of 2 by A"]
+    redenoised = ["re-denoised", "re-denoised for another caption"]
+    methods = ["golden", "made for another caption", *redenoised, "best of 2 by A"]
     for name, spread in (("new", 0.0), ("random", 0.1)):
         with torch.no_grad():
             for weight in npnet.parameters():
@@ -115,7 +116,7 @@ def test_an_adapter_on_a_distilled_model(monkeypatch, capsys, tmp_path):
         rows = run_transfer(monkeypatch, capsys, tmp_path / f"{name}.safetensors", tmp_path)
         assert [row[0] for row in rows] == 2 * methods
         same = ["+0.00 [+0.00, +0.00]" in row and "+0.0 [+0.0, +0.0]" in row for row in rows]
-        assert same == 2 * [name == "new", name == "new", False, False]
+        assert same == 2 * [name == "new", name == "new", False, False, False]
     assert len((tmp_path / "figures.jsonl").read_text().splitlines()) == 4
 
 
