@@ -18,7 +18,12 @@ from tests import tiny_pipelines
 from trainer.bases import fingerprint, load_base
 
 COMMIT = "b" * 40
-LOAD = "from trainer.bases import fingerprint, load_base; print(fingerprint(load_base('owner/name')))"
+LOAD = """
+import sys
+from trainer.bases import fingerprint, load_base
+for name in sys.stdin:
+    print(fingerprint(load_base(name.strip())), flush=True)
+"""
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -45,7 +50,7 @@ class Hub(BaseHTTPRequestHandler):
             self.send(json.dumps(files).encode(), "list")
         elif path.startswith("/api/"):
             siblings = [{"rfilename": name} for name in names]
-            self.send(json.dumps({"id": "owner/name", "sha": COMMIT, "siblings": siblings}).encode(), "list")
+            self.send(json.dumps({"id": "owner/any", "sha": COMMIT, "siblings": siblings}).encode(), "list")
         else:
             name = path.split("/", 5)[5]  # /owner/name/resolve/REVISION/NAME
             self.send((root / name).read_bytes() if name in names else None, name)
@@ -64,44 +69,69 @@ class Hub(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
 
-@pytest.fixture
-def hub(tmp_path):
+@pytest.fixture(scope="module")
+def hub():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.root, server.sent = tmp_path / "repository", []
+    server.root, server.sent = None, []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
 
 
-def load(hub, home: Path) -> str:
-    """The fingerprint of `owner/name`, in a process that knows this hub."""
+@pytest.fixture(scope="module")
+def load(hub, tmp_path_factory):
+    """The fingerprint of a repository, from a process that knows this hub; one for all, which imports torch once."""
+    home = tmp_path_factory.mktemp("home")
     settings = {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
     settings |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-    command = [sys.executable, "-c", LOAD]
-    run = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-2000:]
-    return run.stdout.strip()
+    with (
+        (home / "log").open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", LOAD],
+            env=os.environ | settings,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
+
+        def load(name: str) -> str:
+            print(name, file=process.stdin, flush=True)
+            said = process.stdout.readline().strip()
+            assert said, (home / "log").read_text()[-2000:]
+            return said
+
+        yield load
+        process.stdin.close()
 
 
-def test_one_form_of_each_part_is_fetched_once(hub, tmp_path):
+def serve(hub, root: Path) -> None:
+    hub.root = root
+    hub.sent.clear()
+
+
+def test_one_form_of_each_part_is_fetched_once(hub, load, tmp_path):
     folder = tiny_pipelines.tiny_sdxl(tmp_path / "folder")
+    serve(hub, tmp_path / "repository")
     pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(folder)
     pipe.save_pretrained(hub.root)
     pipe.save_pretrained(hub.root, variant="fp16", max_shard_size="100KB")
     (hub.root / "vae/diffusion_pytorch_model.safetensors").unlink()  # in fp16 only
     (hub.root / "unet/diffusion_pytorch_model.bin").write_bytes(b"pickle")
-    assert load(hub, tmp_path / "home") == fingerprint(load_base(folder))
+    assert load("owner/sdxl") == fingerprint(load_base(folder))
     weights = {name for name in hub.sent if name.endswith((".safetensors", ".bin"))}
     vae = {file.relative_to(hub.root).as_posix() for file in hub.root.glob("vae/*.fp16-*.safetensors")}
     plain = {f"{part}/model.safetensors" for part in ("text_encoder", "text_encoder_2")}
     assert weights == {"unet/diffusion_pytorch_model.safetensors"} | plain | vae
     hub.sent.clear()
-    load(hub, tmp_path / "home")
+    load("owner/sdxl")
     assert set(hub.sent) <= {"list"}
 
 
-def test_a_chat_template_is_fetched_with_its_tokenizer(hub, tmp_path):
-    folder = tiny_pipelines.tiny_z_image(hub.root)
+def test_a_chat_template_is_fetched_with_its_tokenizer(hub, load, tmp_path):
+    folder = tiny_pipelines.tiny_z_image(tmp_path / "repository")
+    serve(hub, folder)
     assert (folder / "tokenizer/chat_template.jinja").is_file()  # where transformers keeps it
-    assert load(hub, tmp_path / "home") == fingerprint(load_base(folder))
+    assert load("owner/z-image") == fingerprint(load_base(folder))
     assert "tokenizer/chat_template.jinja" in hub.sent
