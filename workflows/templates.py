@@ -306,8 +306,8 @@ One seed, twice. Turbo is distilled and has no guidance that could go into the n
 re-denoises and Turbo samples. The negative prompt is Z-Image's.
 """,
         expect="""
-Tried for function, not measured: whether a distilled model gains from its sibling's noise is an open question. Compare
-many seeds.
+Tried for function; nobody has measured what Z-Image-Turbo gains. A tiny Z-Image, distilled to one or two steps, does
+gain from its sibling's noise (docs/experiments.md of this pack). Compare many seeds.
 """,
         sibling=Z_IMAGE,
         prompt="A street musician with a glass cello, wet cobblestones, neon reflections, film photograph",
