@@ -239,6 +239,7 @@ def prepare_reward(
     check_scorers(unloaded(reward.watch, scorers))
 
     base = load_few_step_model(settings, process, adapter=is_adapter(settings.net))
+    bases.check_guidance(base, reward.cfg)
     shape = bases.latent_shape(base, reward.height, reward.width)
     trailing = None if base.prediction == "flow_prediction" else "trailing"
     schedule = Schedule(reward.sampler, reward.denoising_steps, reward.spacing or trailing)
@@ -319,11 +320,12 @@ def memory(base: Base, scorers: Sequence[Scorer], npnet: GoldenNet) -> str:
     weights = sum(bases.weight_bytes(base).values())
     judges = sum(weight.numel() * weight.element_size() for scorer in scorers for weight in scorer.model.parameters())
     trained = sum(parameter.numel() for parameter in npnet.parameters())
+    smaller = ", or give --precision bf16" if base.dtype == torch.float32 else ""
     return (
         f"Fitting needs {weights / 1e9:.2f} GB for {base.source} ({str(base.dtype).split('.')[-1]}), "
         f"{judges / 1e9:.2f} GB for preference models, {OPTIMIZER * trained / 1e9:.2f} GB for {trained:,} trained "
         "numbers with gradients and optimizer, and what a batch computes on top: if that does not fit, lower --batch "
-        "and raise --accumulate."
+        f"and raise --accumulate{smaller}."
     )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ from trainer.distributed import Process
 from trainer.fitting.fit import fit
 from trainer.fitting.held_out import hacked
 from trainer.fitting.history import read_history
-from trainer.fitting.reward import prepare_reward
+from trainer.fitting.reward import prepare_reward, watching
 from trainer.fitting.settings import NetSettings, Reward, Runtime, Settings, Training
 
 PROMPTS = ["a red circle", "the blue square", "one green circle", "a square left of the circle", "red and blue"]
@@ -100,6 +101,7 @@ def test_images_become_what_is_rewarded(files, tmp_path, caplog):
     npnet, base = load_npnet(tmp_path / "run" / "npnet.safetensors"), bases.load_base(files / "base")
     trained = sum(weight.numel() for weight in npnet.parameters())
     assert f"{16 * trained / 1e9:.2f} GB for {trained:,} trained numbers with gradients" in caplog.text
+    assert "lower --batch and raise --accumulate, or give --precision bf16." in caplog.text
     told, noise = bases.encode(base, ["a green square"]), bases.initial_noise(base, [7], 64, 64)
     schedule = bases.Schedule("euler", 1, "trailing")
     plain, golden = (
@@ -245,6 +247,25 @@ def test_two_processes_share_steps_and_looks(files, tmp_path):
     assert (tmp_path / "run" / "report.html").exists()
 
 
+def test_what_is_watched_is_what_is_there_and_not_trained_on(files, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HPS_ROOT", str(tmp_path / "hps"))
+    caplog.set_level("INFO")
+
+    def watched(*trained: str) -> tuple[str, ...]:
+        reward = settings(files, tmp_path, scorer=trained, weight=None, watch=None).objective
+        return watching(reward, {})
+
+    assert watched("imagereward=somewhere.pt") == ("none",)
+    assert "Nothing is watched" in caplog.text
+    (tmp_path / "hps").mkdir()
+    for name in ("HPS_v2_compressed.pt", "HPS_v2.1_compressed.pt"):
+        (tmp_path / "hps" / name).touch()
+    assert watched("imagereward=somewhere.pt") == ("hpsv2.1",)
+    assert watched("imagereward", "hpsv2.1=mine.pt") == ("hpsv2",)
+    assert "HPSv2 is watched and not trained on" in caplog.text
+
+
 def look(trained: float, watched: float | None) -> dict:
     return {"trained_gain": trained, "watched_gain": watched}
 
@@ -307,6 +328,16 @@ def test_wrong_settings_are_refused_in_a_sentence(files, tmp_path, changes, word
 
     with pytest.raises(InputError, match=words):
         fit_changed()
+    assert not (tmp_path / "run").exists()
+
+
+def test_guidance_is_refused_where_it_is_built_in(files, tmp_path):
+    turbo = shutil.copytree(files / "base", tmp_path / "turbo")
+    index = json.loads((turbo / "model_index.json").read_text())
+    (turbo / "model_index.json").write_text(json.dumps(index | {"_is_distilled": True}))
+    given = settings(files, tmp_path / "run", cfg=3.0)
+    with pytest.raises(InputError, match="Guidance 3 was asked for"):
+        fit(dataclasses.replace(given, objective=dataclasses.replace(given.objective, base=str(turbo))), SCORERS)
     assert not (tmp_path / "run").exists()
 
 
