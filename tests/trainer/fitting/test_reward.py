@@ -20,7 +20,7 @@ from npnet_core.errors import InputError
 from npnet_core.golden import golden_noise
 from npnet_core.preference import Scorer
 from tests import tiny_scorers
-from tests.tiny_pipelines import tiny_sd
+from tests.tiny_pipelines import tiny_flux, tiny_sd, tiny_sdxl, tiny_z_image
 from trainer import bases
 from trainer.commands.cli import main
 from trainer.distributed import Process
@@ -222,6 +222,25 @@ def test_an_adapter_learns_the_same(files, tmp_path, rank):
     fit(dataclasses.replace(whole, net=adapter), SCORERS)
     one, two = weights(tmp_path / "run"), weights(tmp_path / "kept")
     assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("build", "steps"),
+    [
+        (tiny_z_image, 2),
+        pytest.param(lambda folder: tiny_flux(folder, guidance=False), 1, marks=pytest.mark.long),
+        pytest.param(tiny_sdxl, 1, marks=pytest.mark.long),
+    ],
+)
+def test_an_adapter_learns_it_of_other_families(files, tmp_path, build, steps):
+    """As the templates of few-step models name them, in bf16."""
+    build(tmp_path / "base")
+    training = {"epochs": 3, "batch": 1, "accumulate": 3, "precision": "bf16"}
+    given = settings(files, tmp_path / "run", training=training, denoising_steps=steps)
+    objective = dataclasses.replace(given.objective, base=str(tmp_path / "base"))
+    fit(dataclasses.replace(given, objective=objective, net=NetSettings(arch="adapter", rank=4)), SCORERS)
+    last = read_history(tmp_path / "run" / "log.jsonl")[-1]
+    assert last["validation_redness_gain"] > 0
 
 
 @pytest.mark.long
