@@ -4,11 +4,11 @@
     python -m benchmarks.adapter flow OUT --device cuda
     python -m benchmarks.adapter base OUT --pairs 320 --steps 20 --pictures 52 --choosing 12     # minutes on two cores
 
-Collects pairs (fixed-point, guidance 5.5 down and 1 back, three steps deep or --depth), fits U-Nets and adapters of
-several ranks to as many steps of as many pairs, and samples pictures of captions that no net was fitted on. Detector A
+Collects pairs (fixed-point, --depth steps deep, guidance --cfg down and 1 back), fits U-Nets and adapters of several
+ranks to as many steps of as many pairs, and samples pictures of captions that no net was fitted on. Detector A
 chooses what is to be chosen, on fitting captions; detector B judges. Prints tables in Markdown, with intervals by
 caption, and leaves nets, every score and ``tables.md`` in OUT. Nets are fitted in processes of their own, while
-pictures without a net are made.
+pictures without a net are made. Started again it goes on with the pairs, nets and scores that are in OUT.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ from trainer.bases import Base, Prompts, Schedule
 from trainer.shapes import WEIGHTS, world
 from trainer.shapes.scorer import load_scorers
 
-STEPS, DEPTH, CFG, INVERSION_CFG = 10, 3, 5.5, 1.0
-DEPTHS = (1, 5, 7, 9)  # of other targets, beside those that nets are fitted to
+STEPS, INVERSION_CFG = 10, 1.0
 STRONG = (3.0, 5.5)  # w* is the better of them
-FIRST = [(k, w) for k in (1, 2, 3) for w in (3.0, 5.5, 7.5, 10.0)]
+FIRST = dict.fromkeys((1, 2, 3), (3.0, 5.5, 7.5, 10.0))  # steps with guidance → scales to choose from
 WIDTHS = (64, 96, 128)  # of the U-Net from scratch
 HELD_OUT = 1000  # pairs of captions that no net is fitted on
 LR, WARMUP = 1e-3, 30
@@ -64,7 +63,7 @@ FITS = (
     Fit("adapter, rank 16", 16),
     Fit("adapter, rank 4", 4),
     Fit("U-Net", None),
-    Fit("U-Net, twice the steps", None, 1.0, 2.0),
+    Fit("U-Net, eight times the steps", None, 1.0, 8.0),  # as many seconds as an adapter
     Fit("adapter, rank 64, a quarter of the pairs", 64, 1 / 4),
     Fit("adapter, rank 64, a sixteenth", 64, 1 / 16),
     Fit("U-Net, a quarter of the pairs", None, 1 / 4),
@@ -79,7 +78,7 @@ class World:
 
     Attributes:
         fitting, reported: rows of ``prompts``.
-        depth: how many steps deep the pairs are.
+        depth, cfg: of the pairs: how many steps deep, and guidance down.
     """
 
     base: Base
@@ -90,12 +89,14 @@ class World:
     prompts: Prompts
     batch: int
     depth: int
+    cfg: float
 
 
-def load(folder: Path, device: str, batch: int, depth: int = DEPTH, captions: int | None = None) -> World:
+def load(folder: Path, device: str, batch: int, depth: int, cfg: float, captions: int | None = None) -> World:
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("high")
     base = batched(bases.load_base(folder, device=device, precision="fp32"))
+    base.network.to(memory_format=torch.channels_last)  # a sixth quicker on a CPU
     for part in bases.PARTS:
         for module in base.modules(part):
             module.requires_grad_(False)
@@ -104,7 +105,7 @@ def load(folder: Path, device: str, batch: int, depth: int = DEPTH, captions: in
     schedule = Schedule("euler" if base.prediction == "flow_prediction" else "ddim", STEPS)
     rows = list(range(len(captions)))
     prompts = bases.encode(base, captions, batch=256)
-    return World(base, schedule, captions, rows[: len(fitting)], rows[len(fitting) :], prompts, batch, depth)
+    return World(base, schedule, captions, rows[: len(fitting)], rows[len(fitting) :], prompts, batch, depth, cfg)
 
 
 def batched(base: Base) -> Base:
@@ -146,10 +147,9 @@ def collect(shapes: World, rows: Sequence[int], count: int, seed: int) -> Pairs:
 
 
 @torch.no_grad()
-def redenoised(shapes: World, noise: Tensor, rows: Tensor, depth: int | None = None) -> Tensor:
+def redenoised(shapes: World, noise: Tensor, rows: Tensor) -> Tensor:
     levels = bases.levels(shapes.base, shapes.schedule)
-    settings = {"cfg": CFG, "inversion_cfg": INVERSION_CFG, "inversion": "fixed-point"}
-    settings["depth"] = depth or shapes.depth
+    settings = {"cfg": shapes.cfg, "inversion_cfg": INVERSION_CFG, "inversion": "fixed-point", "depth": shapes.depth}
     targets = []
     for part in tqdm(chunks(len(noise), shapes.batch), desc="re-denoising", unit="batch", leave=False):
         denoise = bases.denoiser(shapes.base, shapes.prompts[rows[part]])
@@ -167,7 +167,7 @@ def start(shapes: World, fit: Fit) -> GoldenNet:
         embeds = shapes.prompts.prompt_embeds
         return new_net(UNetConfig(base.family, channels, side, *embeds.shape[1:], widths=WIDTHS))
     level = bases.levels(base, shapes.schedule)[0]
-    return Adapter(bases.adapter_config(base, fit.rank, level, CFG, side))
+    return Adapter(bases.adapter_config(base, fit.rank, level, shapes.cfg, side))
 
 
 def golden(shapes: World, npnet: nn.Module, noise: Tensor, rows: Tensor) -> Tensor:
@@ -292,36 +292,56 @@ def best_of_two(one: Scores, two: Scores) -> Scores:
     return Scores(*(torch.where(two.a > one.a, second, before) for before, second in zip(one, two, strict=True)))
 
 
-def plain_methods(pictures: Pictures, choosing: Pictures) -> tuple[dict[str, tuple[float, Scores]], float]:
-    """Name → (predictions, scores) of everything without a net, ordinary noise at guidance 1 first; and w*.
+class Method(NamedTuple):
+    """A way to make pictures.
 
-    Guidance is chosen by A on fitting captions.
+    Attributes:
+        predictions: of the base model, for a picture.
+        score: makes them; takes what was scored before.
     """
-    chosen = {w: choosing.score(choosing.noise, w).a.mean().item() for w in STRONG}
-    best = max(chosen, key=chosen.get)
-    tried = {(k, w): choosing.score(choosing.noise, first(k, w)).a.mean().item() for k, w in FIRST}
-    x, shapes = pictures.noise, pictures.shapes
-    rows: dict[str, tuple[float, Scores]] = {"ordinary": (STEPS, pictures.score(x))}
+
+    predictions: float
+    score: Callable[[dict[str, Scores]], Scores]
+
+
+def choose(pictures: Pictures) -> dict[str, float]:
+    """Guidance that A prefers on fitting captions: ``w*`` throughout, and ``1``, ``2``, ``3`` on the first steps."""
+    liked = {w: pictures.score(pictures.noise, w).a.mean().item() for w in STRONG}
+    chosen = {"w*": max(liked, key=liked.get)}
+    for k, weights in FIRST.items():
+        liked = {w: pictures.score(pictures.noise, first(k, w)).a.mean().item() for w in weights}
+        chosen[str(k)] = max(liked, key=liked.get)
+    return chosen
+
+
+def plain_methods(pictures: Pictures, chosen: dict[str, float]) -> dict[str, Method]:
+    """Everything without a net, ordinary noise at guidance 1 first."""
+    best, x, shapes = chosen["w*"], pictures.noise, pictures.shapes
+
+    def plain(cfg: float | list[float], steps: int = STEPS) -> Callable[[dict], Scores]:
+        return lambda _: pictures.score(x, cfg, steps)
+
+    def another(before: dict[str, Scores]) -> Scores:
+        other = torch.randn(x.shape, generator=torch.Generator().manual_seed(999))
+        return best_of_two(before["ordinary"], pictures.score(other))
+
+    def target(cfg: float) -> Callable[[dict], Scores]:
+        return lambda _: pictures.score(redenoised(shapes, x, pictures.rows), cfg)
+
+    methods = {"ordinary": Method(STEPS, plain(1.0))}
     for w in STRONG:
-        rows[f"guidance {w:g}" + " (w*)" * (w == best)] = (2 * STEPS, pictures.score(x, w))
-    for k in (1, 2, 3):
-        w = max((w for each, w in FIRST if each == k), key=lambda w, k=k: tried[k, w])
-        rows[f"guidance {w:g} on the first {k}"] = (STEPS + k, pictures.score(x, first(k, w)))
-    for steps in (5, 6, 10):
-        rows[f"guidance {best:g}, {steps} steps"] = (2 * steps, pictures.score(x, best, steps))
-    del rows[f"guidance {best:g}, {STEPS} steps"]  # w* itself
-    for steps in (11, 13, 20, 22):
-        rows[f"{steps} steps"] = (steps, pictures.score(x, 1.0, steps))
-    other = torch.randn(x.shape, generator=torch.Generator().manual_seed(999))
-    rows["best of 2 by A"] = (2 * STEPS, best_of_two(rows["ordinary"][1], pictures.score(other)))
-    target = redenoised(shapes, x, pictures.rows)
+        methods[f"guidance {w:g}" + " (w*)" * (w == best)] = Method(2 * STEPS, plain(w))
+    for k in FIRST:
+        methods[f"guidance {chosen[str(k)]:g} on the first {k}"] = Method(STEPS + k, plain(first(k, chosen[str(k)])))
     predictions = STEPS + shapes.depth * 4  # 2 down, and 2 back without guidance
-    rows["re-denoised"] = (predictions, pictures.score(target))
-    rows["re-denoised, guidance w*"] = (predictions + STEPS, pictures.score(target, best))
-    for depth in DEPTHS:
-        scores = pictures.score(redenoised(shapes, x, pictures.rows, depth))
-        rows[f"re-denoised {depth} deep"] = (STEPS + depth * 4, scores)
-    return rows, best
+    methods["re-denoised"] = Method(predictions, target(1.0))
+    for steps in (5, 6):
+        methods[f"guidance {best:g}, {steps} steps"] = Method(2 * steps, plain(best, steps))
+    methods["best of 2 by A"] = Method(2 * STEPS, another)
+    for steps in (11, 13, 20, 22):
+        methods[f"{steps} steps"] = Method(steps, plain(1.0, steps))
+    methods["re-denoised, guidance w*"] = Method(predictions + STEPS, target(best))
+    return methods
 
 
 # -- statistics -------------------------------------------------------------------------------------------------------
@@ -396,15 +416,16 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--pairs", type=int, default=16384)
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--batch", type=int, default=256, help="pairs of a step")
+    parser.add_argument("--steps", type=int, default=330)
+    parser.add_argument("--batch", type=int, default=512, help="pairs of a step")
     parser.add_argument("--chunk", type=int, default=1024, help="pictures at once")
     parser.add_argument("--pictures", type=int, default=2640)
     parser.add_argument("--choosing", type=int, default=600, help="pictures of fitting captions to choose guidance on")
     parser.add_argument("--workers", type=int, default=8, help="processes that fit")
-    parser.add_argument("--depth", type=int, default=DEPTH, help="of the pairs")
+    parser.add_argument("--depth", type=int, default=8, help="of the pairs")
+    parser.add_argument("--cfg", type=float, default=4.0, help="of the pairs, down")
     parser.add_argument("--captions", type=int, help="the first of each part only")
-    parser.add_argument("--fits", type=int, default=len(FITS), help="the first of them only")
+    parser.add_argument("--fits", nargs="*", choices=[fit.name for fit in FITS], default=[fit.name for fit in FITS])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     began, folder = time.perf_counter(), options.weights / options.base
@@ -412,67 +433,98 @@ def main() -> None:
     def say(text: str) -> None:
         print(f"[{time.perf_counter() - began:.0f} s] {text}", flush=True)
 
-    loading = (folder, options.device, options.chunk, options.depth, options.captions)
+    loading = (folder, options.device, options.chunk, options.depth, options.cfg, options.captions)
     shapes = load(*loading)
+    if not (options.out / "pairs.pt").exists():
+        say("collecting")
+        pairs = {"fitting": collect(shapes, shapes.fitting, options.pairs, 11)}
+        pairs["held out"] = collect(shapes, shapes.reported, min(HELD_OUT, options.pairs), 12)
+        torch.save({name: tuple(value) for name, value in pairs.items()}, options.out / "pairs.pt")
     scorers = load_scorers(options.weights, options.device)
-    say("collecting")
-    pairs = {"fitting": collect(shapes, shapes.fitting, options.pairs, 11)}
-    pairs["held out"] = collect(shapes, shapes.reported, min(HELD_OUT, options.pairs), 12)
-    torch.save({name: tuple(value) for name, value in pairs.items()}, options.out / "pairs.pt")
+    pictures = Pictures.of(shapes, scorers, shapes.reported, options.pictures, 777)
+    record = Record.read(options, pictures)
     say("fitting, and pictures without a net")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, context) as pool:
-        fits = FITS[: options.fits]
+        fits = [fit for fit in FITS if fit.name in options.fits and fit.name not in record.nets]
         jobs = [pool.submit(fit_net, loading, options.out, fit, options.steps, options.batch) for fit in fits]
-        pictures = Pictures.of(shapes, scorers, shapes.reported, options.pictures, 777)
-        choosing = Pictures.of(shapes, scorers, shapes.fitting, options.choosing, 778)
-        methods, best = plain_methods(pictures, choosing)
+        record.chosen = record.chosen or choose(Pictures.of(shapes, scorers, shapes.fitting, options.choosing, 778))
+        record.add(plain_methods(pictures, record.chosen))
         say("pictures without a net are there")
-        found: dict[str, dict] = {}
-        report(options, pictures, methods, best, found)
         for job in as_completed(jobs):
             row = job.result()
-            found[row["net"]] = row
+            record.nets[row["net"]] = row
             fit = next(fit for fit in fits if fit.name == row["net"])
-            methods |= net_methods(options.out, pictures, fit, best)
+            record.add(net_methods(options.out, pictures, fit, record.chosen["w*"]))
             say(f"{fit.name}: {row['steps']} steps in {row['seconds']} s, explains {row['explains, held out']}")
-            report(options, pictures, methods, best, found)  # so that a run that is stopped has what is there
     print((options.out / "tables.md").read_text(encoding="utf-8"))
     say("done")
 
 
-def net_methods(out: Path, pictures: Pictures, fit: Fit, best: float) -> dict[str, tuple[float, Scores]]:
-    """Name → (predictions, scores) of a net, of two with controls."""
+@dataclass
+class Record:
+    """What OUT/scores.json holds.
+
+    Attributes:
+        chosen: see :func:`choose`.
+        methods: name → (predictions, scores).
+        nets: name → its row of the first table.
+    """
+
+    options: argparse.Namespace
+    pictures: Pictures
+    chosen: dict[str, float]
+    methods: dict[str, tuple[float, Scores]]
+    nets: dict[str, dict]
+
+    @classmethod
+    def read(cls, options: argparse.Namespace, pictures: Pictures) -> Record:
+        """As an earlier run left it, or empty."""
+        if not (options.out / "scores.json").exists():
+            return cls(options, pictures, {}, {}, {})
+        found = json.loads((options.out / "scores.json").read_text(encoding="utf-8"))
+        methods = {name: (each[0], Scores(*map(torch.tensor, each[1:]))) for name, each in found["methods"].items()}
+        return cls(options, pictures, found["chosen"], methods, found["nets"])
+
+    def add(self, methods: dict[str, Method]) -> None:
+        """Make and score the pictures of those that are not there yet, and write OUT/tables.md and OUT/scores.json."""
+        for name, method in methods.items():
+            if name not in self.methods:
+                scores = method.score({name: scores for name, (_, scores) in self.methods.items()})
+                self.methods[name] = method.predictions, scores
+                self.write()
+
+    def write(self) -> None:
+        options, pictures = self.options, self.pictures
+        shapes, count = pictures.shapes, len(pictures.rows)
+        text = (
+            f"{base_name(shapes)}: {options.pairs:,} pairs of {len(shapes.fitting):,} captions, {options.depth} deep "
+            f"at guidance {options.cfg:g}; {count:,} pictures of {count // pictures.seeds} captions that no net is "
+            f"fitted on, {STEPS} steps, {options.device}; B judges, A chooses; 95 % by caption."
+        )
+        fits = [self.nets[fit.name] for fit in FITS if fit.name in self.nets]
+        tables = [table(fits)] if fits else []
+        if len(self.methods) >= len(STRONG) + 1 + len(FIRST) + 1:  # all that others are compared with
+            tables.append(table(worth(self.methods, self.chosen["w*"], pictures.seeds)))
+        (options.out / "tables.md").write_text("\n\n".join([text, *tables]) + "\n", encoding="utf-8")
+        methods = {name: [predictions, *map(Tensor.tolist, each)] for name, (predictions, each) in self.methods.items()}
+        found = {"seeds": pictures.seeds, "chosen": self.chosen, "nets": self.nets, "methods": methods}
+        (options.out / "scores.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def net_methods(out: Path, pictures: Pictures, fit: Fit, best: float) -> dict[str, Method]:
+    """Of a net; of two with controls."""
     npnet = load_npnet(out / f"{fit.name}.safetensors", pictures.shapes.base.device)
-    golden, own = made(pictures, npnet, pictures.rows), fit.rank is not None
-    methods = {fit.name: (STEPS + own, pictures.score(golden))}
+    own = fit.rank is not None  # prediction
+
+    def golden(rows: Tensor, cfg: float = 1.0) -> Callable[[dict], Scores]:
+        return lambda _: pictures.score(made(pictures, npnet, rows), cfg)
+
+    methods = {fit.name: Method(STEPS + own, golden(pictures.rows))}
     if fit.name == MAIN or fit.rank == 0:
-        wrong = made(pictures, npnet, pictures.other_rows())
-        methods[f"{fit.name}, for another caption"] = (STEPS + own, pictures.score(wrong))
-        methods[f"{fit.name}, guidance w*"] = (2 * STEPS + own, pictures.score(golden, best))
+        methods[f"{fit.name}, for another caption"] = Method(STEPS + own, golden(pictures.other_rows()))
+        methods[f"{fit.name}, guidance w*"] = Method(2 * STEPS + own, golden(pictures.rows, best))
     return methods
-
-
-def report(
-    options: argparse.Namespace,
-    pictures: Pictures,
-    methods: dict[str, tuple[float, Scores]],
-    best: float,
-    found: dict[str, dict],
-) -> None:
-    """OUT/tables.md and OUT/scores.json of what there is."""
-    shapes = pictures.shapes
-    text = (
-        f"{base_name(shapes)}: {options.pairs:,} pairs of {len(shapes.fitting):,} captions, {options.depth} deep; "
-        f"{len(pictures.rows):,} pictures of {len(pictures.rows) // pictures.seeds} captions that no net is fitted on, "
-        f"{STEPS} steps, {options.device}; B judges, A chooses; 95 % by caption."
-    )
-    fits = [found[fit.name] for fit in FITS if fit.name in found]
-    tables = [table(fits)] if fits else []
-    text = "\n\n".join([text, *tables, table(worth(methods, best, pictures.seeds))])
-    (options.out / "tables.md").write_text(text + "\n", encoding="utf-8")
-    scores = {name: [predictions, *(value.tolist() for value in each)] for name, (predictions, each) in methods.items()}
-    (options.out / "scores.json").write_text(json.dumps({"seeds": pictures.seeds, "methods": scores}), encoding="utf-8")
 
 
 def made(pictures: Pictures, npnet: GoldenNet, rows: Tensor) -> Tensor:
