@@ -43,6 +43,7 @@ QUANTISED = (
 PACKED = "NPNet: this model's weights are packed in another pack's way, so they were not compared with the adapter's."
 # Names of diffusers' weights → ComfyUI's own, by family: functions of comfy.utils; ours where it has none
 MAPS = {
+    "sd": "unet_to_diffusers",  # of no published size, see small_pipeline.py
     "sd1": "unet_to_diffusers",
     "sd2": "unet_to_diffusers",
     "sdxl": "unet_to_diffusers",

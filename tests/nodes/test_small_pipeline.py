@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from npnet_core import architectures, checkpoint, config
-from tests.nodes.sampling import ksample, source_noise
+from npnet_core.adapter import Adapter
+from tests.nodes.sampling import GOLDEN, ksample, source_noise
 from tests.nodes.templates import canvas_problems, overlaps, prompt_problems, to_prompt
 from trainer import bases
 from trainer.bases import Schedule
@@ -134,6 +135,26 @@ def test_on_the_trainers_levels_pictures_are_the_same(loaded, base, call, prompt
     (pictures,) = call("VAEDecode", vae=vae, samples={"samples": x})
     expected = bases.decode(base, bases.sample(base, noise, told, schedule, cfg))
     torch.testing.assert_close(pictures, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_an_adapter_is_the_trainers(loaded, base, call, comfy_base, prompts, rank):
+    """Golden noise of a net that is made of this model, of all weights and as a LoRA."""
+    path = comfy_base / "models" / "npnet" / f"shapes-adapter-{rank}.safetensors"
+    adapter = Adapter(bases.adapter_config(base, rank, bases.levels(base, Schedule("ddim", 10))[0], 1.0, 8))
+    with torch.no_grad():  # a new net is the identity
+        for parameter in adapter.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)), alpha=0.02)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save_npnet(adapter, path)
+    (npnet,) = call("NPNetLoad", npnet_name=path.name)
+    positive, _, told = prompts
+    noise = source_noise(noises())
+    given = {"npnet": npnet, "noise": Given(noise), "conditioning": positive, "model": loaded[0]}
+    (golden,) = call("NPNetNoise", **given, **GOLDEN)
+    expected = bases.golden(base, adapter, noise, told)
+    torch.testing.assert_close(golden.generate_noise(noises()), expected, rtol=0, atol=1e-4)
+    assert (expected - noise).square().mean() > 0.01
 
 
 @pytest.mark.parametrize(

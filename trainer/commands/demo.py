@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOR_COMFYUI = (300, 2)  # captions, and seeds for each, of a net that need not wait for the report
-RIVALS = (
-    "cfg-5.5-first-1",
-    "cfg-10-first-3",
-)  # at the cost of a net, and of re-denoising; of each A chose the guidance
+RIVALS = ("cfg-5.5-first-1", "cfg-3-steps-5")  # at the cost of a net; of each A chose the guidance
 METHODS = ("standard", "inversion", "npnet", *RIVALS, "wrong-prompt")
 THREADS = 2  # the last bits of a product depend on how many there are, and a fit on its last bits
 
@@ -111,7 +108,7 @@ def put_into_comfyui(options: Options, world: World) -> None:
     from trainer.shapes.workers import in_parallel
     from trainer.shapes.worlds import Scale
 
-    npnet, pairs = options.out / "fit-npnet" / "npnet.safetensors", options.out / "pairs"
+    npnet, pairs = options.out / "fit-adapter" / "npnet.safetensors", options.out / "pairs"
     if npnet.exists() and pairs.exists():
         base = bases.fingerprint(pipeline_stages.load_models(world).base)[:16]
         if read_manifest(pairs).recorded.get("base_fingerprint") != base:
@@ -119,7 +116,8 @@ def put_into_comfyui(options: Options, world: World) -> None:
     if not npnet.exists():
         dataset, scale = options.out / "pairs-comfyui", Scale(*FOR_COMFYUI, 0, 0)
         in_parallel(pipeline_stages.collect_pairs, world, dataset, scale)
-        npnet = pipeline_stages.fit_net(world, dataset, options.out / "fit-comfyui", seed=options.seed)
+        of_the_base = pipeline_stages.NETS["adapter"]
+        npnet = pipeline_stages.fit_net(world, dataset, options.out / "fit-comfyui", seed=options.seed, **of_the_base)
     for path in install(world, npnet, options.comfyui):
         print(path)
     log.info("Open the last one from ComfyUI's workflows; this pack has to be in its custom_nodes.")
@@ -172,8 +170,9 @@ def introduction(world: World) -> list[str]:
         "The whole method on a tiny text-to-image model of coloured shapes: pairs of noises were collected and "
         "selected, nets were fitted on them, and here is what their golden noise does to pictures of captions and "
         "seeds that no net was fitted on and no setting chosen on. inversion is the re-denoised noise itself, which "
-        "nets learn to predict; cfg-5.5-first-1 and cfg-10-first-3 are what predictions buy otherwise, more "
-        "guidance on the first steps only; wrong-prompt is the control: the noise made for another caption.",
+        "nets learn to predict; cfg-5.5-first-1 and cfg-3-steps-5 are what a net's predictions buy otherwise, guidance "
+        "on the first step, and guidance 3 in half the steps; wrong-prompt is the control: the noise made for another "
+        "caption.",
         f"Two settings: guidance 1, where the effect is strong, and guidance {world.guidance:g} with the same "
         f"{world.recipe.schedule.steps} steps, where it is weak. {judged}; captions right is whether all of it is "
         "there and nothing else.",

@@ -18,9 +18,9 @@ from trainer.collecting.keys import draw_seeds
 from trainer.evaluation.sampling_settings import Setting
 
 # as --methods takes them; cfg-2w-1 is a W too
-NAMES = ("cfg-W", "cfg-W-first-K", "steps-N", "best-of-N-SCORER")
+NAMES = ("cfg-W", "cfg-W-first-K", "cfg-W-steps-N", "steps-N", "best-of-N-SCORER")
 
-_CFG = re.compile(r"cfg-(2w-1|\d+(?:\.\d+)?)(?:-first-(\d+))?")
+_CFG = re.compile(r"cfg-(2w-1|\d+(?:\.\d+)?)(?:-first-(\d+)|-steps-(\d+))?")
 _STEPS = re.compile(r"steps-(\d+)")
 _BEST = re.compile(r"best-of-(\d+)-(.+)")
 
@@ -52,12 +52,15 @@ class Baseline:
         """One sentence."""
         if self.judge is not None:
             return f"The best of {self.candidates} noises, as {self.judge} scores their images."
+        words = ["The seed's own noise"]
+        if self.doubled or self.cfg is not None:
+            scale = "2w - 1, w being the setting's" if self.doubled else f"{self.cfg:g}"
+            words.append(f"guidance {scale}")
+        if self.guided_steps is not None:
+            words[-1] += f" on the first {self.guided_steps} of the steps"
         if self.steps is not None:
-            return f"The seed's own noise, {self.steps} steps."
-        scale = "2w - 1, w being the setting's" if self.doubled else f"{self.cfg:g}"
-        if self.guided_steps is None:
-            return f"The seed's own noise, guidance {scale}."
-        return f"The seed's own noise, guidance {scale} on the first {self.guided_steps} of the steps."
+            words.append(f"{self.steps} steps")
+        return ", ".join(words) + "."
 
     def schedule(self, setting: Setting) -> Schedule:
         """The setting's, with this method's number of steps.
@@ -98,10 +101,10 @@ def read_baseline(name: str) -> Baseline | None:
         InputError: for numbers that make none: guidance or steps of 0, one noise to choose from.
     """
     if match := _CFG.fullmatch(name):
-        doubled, first = match[1] == "2w-1", None if match[2] is None else int(match[2])
+        doubled, first, steps = match[1] == "2w-1", *(number and int(number) for number in match.groups()[1:])
         cfg = None if doubled else float(match[1])
-        if cfg != 0 and first != 0:
-            return Baseline(cfg, doubled, first)
+        if 0 not in (cfg, first, steps):
+            return Baseline(cfg, doubled, first, steps)
     elif match := _STEPS.fullmatch(name):
         if int(match[1]):
             return Baseline(steps=int(match[1]))

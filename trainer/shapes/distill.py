@@ -23,7 +23,7 @@ from trainer import bases
 from trainer.bases import Base, Prompts, Schedule
 from trainer.shapes.flow_batches import velocity
 
-STEPS = 16  # of a trajectory, a multiple of the student's
+STEPS = 8  # of a trajectory, a multiple of the student's
 CFG = 4.0  # of a trajectory
 STUDENT_STEPS = 8  # of the optimizer, per batch of new trajectories
 KEPT = 16  # batches of trajectories that are learnt from
@@ -66,6 +66,8 @@ def distil(
     teacher_base, student = (bases.load_base(teacher, device=device, precision="fp32") for _ in range(2))
     levels = levels_of(teacher_base)
     prompts = bases.encode(teacher_base, captions)
+    for base in (teacher_base, student):
+        base.network.to(memory_format=torch.channels_last)  # a sixth quicker on a CPU
     network = student.network.requires_grad_(True)
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr, betas=(0.9, 0.99), weight_decay=0.0)

@@ -47,10 +47,11 @@ def about_fits(world: World, dataset: Path, nets: Mapping[str, GoldenNet]) -> Se
     reader, recipe = NPDReader(dataset), world.recipe
     words = (
         f"{len(reader):,} pairs of noises were made for {len(reader.prompts)} captions, none of which is reported "
-        f"here: re-denoised at guidance {recipe.cfg:g} down and {recipe.inversion_cfg:g} back between the first two of "
-        f"{recipe.schedule.steps} {recipe.schedule.sampler} steps. Both noises of a pair became pictures, both were "
-        f"scored by {world.selects}, and a pair was kept if its target's picture scored higher. Unselected nets saw "
-        "all pairs. npnet is the published architecture, unet a U-Net of ours that reads every token of the prompt. "
+        f"here: re-denoised, {recipe}, of {recipe.schedule.steps} {recipe.schedule.sampler} steps. Both noises of a "
+        f"pair became pictures at the guidance of its way down, both were scored by {world.selects}, and for npnet a "
+        "pair was kept if its target's picture scored higher; the other nets saw all pairs. adapter is the base "
+        "model's own network with a difference of every weight, unet a U-Net of ours that reads every token, "
+        "npnet the published architecture. "
         "Trained on are the kept pairs of all captions but a twentieth. Explained is the share of the target's change "
         "that a net predicts for kept pairs of the others, which it never saw: 0 is no better than leaving the noise "
         "alone. Prompt dependence is how far apart the net's changes for two captions are, in units of the change: 0 "

@@ -17,7 +17,6 @@ from trainer.collecting.collect import collect
 from trainer.collecting.keys import pair_keys, share_of
 from trainer.collecting.manifest import manifest, open_dataset
 from trainer.collecting.recipe import Recipe
-from trainer.collecting.redenoising import REDENOISING, Redenoising
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.sampling_settings import Setting
@@ -35,11 +34,14 @@ EPOCHS = 15  # longer, and it forgets captions that it was not shown: seen on he
 SMALL_SWIN = {"swin_size": 32, "swin_dim": 48, "swin_depths": (2, 2), "swin_heads": (2, 4), "swin_window": 4}
 SMALL_UNET = {"arch": "unet", "widths": (64, 64, 96)}
 
+# A net made of the base model, of all its weights: on a CPU quicker than a LoRA.
+OF_THE_BASE = {"arch": "adapter", "rank": 0}
+
 # the demo's nets: name → what is changed in :func:`fit_net`
 NETS: dict[str, dict] = {
+    "adapter": {"shape": OF_THE_BASE, "selected": False},
+    "unet": {"shape": SMALL_UNET, "selected": False},
     "npnet": {},
-    "npnet-unselected": {"selected": False},
-    "unet": {"shape": SMALL_UNET},
 }
 
 
@@ -155,7 +157,6 @@ def compare(
     *,
     methods: Sequence[str] = ("standard", "inversion", "npnet", "wrong-prompt"),
     seeds: range = REPORTED_SEEDS,
-    redenoising: Redenoising = REDENOISING,
     about: Mapping[str, object] | None = None,
     worker: tuple[int, int] = (0, 1),
 ) -> Evaluation:
@@ -177,7 +178,7 @@ def compare(
         methods=methods,
         seeds=seeds,
         seeds_per_prompt=scale.reported_seeds,
-        redenoising=redenoising,
+        redenoising=world.recipe,
         batch=50,
         about=about,
         worker=worker,

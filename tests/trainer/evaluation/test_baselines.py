@@ -95,9 +95,13 @@ def draws_of(row: PromptRow):
 def test_other_guidance_and_other_steps_are_those_of_such_a_setting(tmp_path, base):
     """Another name for what a setting with these numbers makes, to the bit."""
     ours = made(
-        base, tmp_path / "a", setting(3.0), "cfg-5.5", "cfg-2w-1", "steps-7", "cfg-5-first-2", "cfg-2w-1-first-2"
+        base,
+        tmp_path / "a",
+        setting(3.0),
+        *("cfg-5.5", "cfg-2w-1", "steps-7", "cfg-5.5-steps-2", "cfg-5-first-2", "cfg-2w-1-first-2"),
     )
-    for name, where in {"cfg-5.5": setting(5.5), "cfg-2w-1": setting(5.0), "steps-7": setting(3.0, 7)}.items():
+    same = {"cfg-5.5": (5.5,), "cfg-2w-1": (5.0,), "steps-7": (3.0, 7), "cfg-5.5-steps-2": (5.5, 2)}
+    for name, where in {name: setting(*each) for name, each in same.items()}.items():
         theirs = made(base, tmp_path / name, where, "steps-9")["standard"]
         assert equal(ours[name], theirs), name
         assert not equal(ours[name], ours["standard"]), name
@@ -134,6 +138,7 @@ def test_the_best_of_n_is_the_candidate_that_its_judge_scores_highest(tmp_path, 
         (1.0, "ddim", "cfg-5.5-first-1", 5),
         (1.0, "ddim", "cfg-5.5-first-3", 7),
         (1.0, "ddim", "steps-11", 11),
+        (1.0, "ddim", "cfg-5.5-steps-3", 6),
         (5.5, "ddim", "cfg-2w-1", 8),
         (1.5, "ddim", "cfg-2w-1-first-2", 8),
         (5.5, "ddim", "inversion", 8 + 2 + 1),
@@ -157,6 +162,7 @@ def test_predictions_of_an_image(tmp_path, base, cfg, sampler, name, predictions
         ("cfg-0", "makes no images"),
         ("cfg-3-first-0", "makes no images"),
         ("steps-0", "makes no images"),
+        ("cfg-3-steps-0", "makes no images"),
         ("best-of-1-palette", "makes no images"),
         ("best-of-2-taste", "chooses by taste, which scores nothing here"),
         ("cfg-3-first-4", "Guidance on the first 4 of 4 steps came"),
