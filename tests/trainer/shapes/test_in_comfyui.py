@@ -27,7 +27,7 @@ def comfyui(tmp_path):
 
 
 def test_a_demo_that_has_run_gives_its_net(comfyui, tmp_path, capsys):
-    net = tmp_path / "out" / "fit-npnet" / "npnet.safetensors"
+    net = tmp_path / "out" / "fit-adapter" / "npnet.safetensors"
     net.parent.mkdir(parents=True)
     fit_tiny_npnet(tmp_path / "tiny").rename(net)
     demo.run(demo.Options(out=tmp_path / "out", comfyui=comfyui))
@@ -74,8 +74,8 @@ def test_refused_before_anything_is_written(comfyui, tmp_path, changes, message)
 def test_the_net_of_another_world_is_not_put_beside_this_base(comfyui, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(WRITTEN / "pairs", out / "pairs")  # of another base model
-    (out / "fit-npnet").mkdir()
-    fit_tiny_npnet(tmp_path / "tiny").rename(out / "fit-npnet" / "npnet.safetensors")
+    (out / "fit-adapter").mkdir()
+    fit_tiny_npnet(tmp_path / "tiny").rename(out / "fit-adapter" / "npnet.safetensors")
     with pytest.raises(InputError, match="holds a demo of another base model than sd: name another --out"):
         demo.run(demo.Options(out=out, comfyui=comfyui))
     assert not any((comfyui / "models").iterdir())
