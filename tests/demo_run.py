@@ -45,7 +45,8 @@ def one_after_the_other(work, *args, **kwargs) -> None:
 
 def at_scale(make, scale: Scale, steps: int, *weights: Path):
     made = make(*weights)
-    recipe = replace(made.recipe, schedule=replace(made.recipe.schedule, steps=steps))
+    depth = min(made.recipe.depth, steps - 2)
+    recipe = replace(made.recipe, schedule=replace(made.recipe.schedule, steps=steps), depth=depth)
     return replace(made, quick=scale, full=scale, recipe=recipe)
 
 
