@@ -121,7 +121,7 @@ def fit_net(
             NoisePairs(dataset, scorer=(world.selects if selected else "none",), margin=(margin,), limit=limit),
             NetSettings(**shape, without=without),
             Training(lr=1e-3, schedule="cosine", warmup=20, epochs=EPOCHS, seed=seed),
-            Runtime(device="cpu"),
+            Runtime(device="cpu", checkpointing=False),
         )
     )
 
