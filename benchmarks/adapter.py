@@ -219,7 +219,7 @@ def fit_net(loading: tuple, out: Path, fit: Fit, steps: int, batch: int) -> dict
     seconds = time.perf_counter() - began
     save_npnet(npnet, out / f"{fit.name}.safetensors", {"npnet.provenance": "benchmarks.adapter"})
     seen = Pairs(*(value[: min(count, HELD_OUT)].cpu() for value in (noise, target, rows)))
-    return {
+    row = {
         "net": fit.name,
         "trained numbers": f"{sum(parameter.numel() for parameter in npnet.parameters()):,}",
         "pairs": f"{count:,}",
@@ -228,6 +228,8 @@ def fit_net(loading: tuple, out: Path, fit: Fit, steps: int, batch: int) -> dict
         "explains, held out": f"{explains(shapes, npnet, held_out):.1%}",
         "explains, seen": f"{explains(shapes, npnet, seen):.1%}",
     }
+    (out / f"{fit.name}.json").write_text(json.dumps(row), encoding="utf-8")
+    return row
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
@@ -314,8 +316,8 @@ def choose(pictures: Pictures) -> dict[str, float]:
     return chosen
 
 
-def plain_methods(pictures: Pictures, chosen: dict[str, float]) -> dict[str, Method]:
-    """Everything without a net, ordinary noise at guidance 1 first."""
+def plain_methods(pictures: Pictures, chosen: dict[str, float]) -> tuple[dict[str, Method], dict[str, Method]]:
+    """Everything without a net: what others are compared with, ordinary noise at guidance 1 first; and the rest."""
     best, x, shapes = chosen["w*"], pictures.noise, pictures.shapes
 
     def plain(cfg: float | list[float], steps: int = STEPS) -> Callable[[dict], Scores]:
@@ -335,13 +337,14 @@ def plain_methods(pictures: Pictures, chosen: dict[str, float]) -> dict[str, Met
         methods[f"guidance {chosen[str(k)]:g} on the first {k}"] = Method(STEPS + k, plain(first(k, chosen[str(k)])))
     predictions = STEPS + shapes.depth * 4  # 2 down, and 2 back without guidance
     methods["re-denoised"] = Method(predictions, target(1.0))
+    others = {}
     for steps in (5, 6):
-        methods[f"guidance {best:g}, {steps} steps"] = Method(2 * steps, plain(best, steps))
-    methods["best of 2 by A"] = Method(2 * STEPS, another)
+        others[f"guidance {best:g}, {steps} steps"] = Method(2 * steps, plain(best, steps))
+    others["best of 2 by A"] = Method(2 * STEPS, another)
     for steps in (11, 13, 20, 22):
-        methods[f"{steps} steps"] = Method(steps, plain(1.0, steps))
-    methods["re-denoised, guidance w*"] = Method(predictions + STEPS, target(best))
-    return methods
+        others[f"{steps} steps"] = Method(steps, plain(1.0, steps))
+    others["re-denoised, guidance w*"] = Method(predictions + STEPS, target(best))
+    return methods, others
 
 
 # -- statistics -------------------------------------------------------------------------------------------------------
@@ -446,17 +449,20 @@ def main() -> None:
     say("fitting, and pictures without a net")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, context) as pool:
-        fits = [fit for fit in FITS if fit.name in options.fits and fit.name not in record.nets]
-        jobs = [pool.submit(fit_net, loading, options.out, fit, options.steps, options.batch) for fit in fits]
+        fits = {fit.name: fit for fit in FITS if fit.name in options.fits}
+        jobs = [
+            pool.submit(fit_net, loading, options.out, fit, options.steps, options.batch)
+            for fit in fits.values()
+            if not (options.out / f"{fit.name}.json").exists()
+        ]
         record.chosen = record.chosen or choose(Pictures.of(shapes, scorers, shapes.fitting, options.choosing, 778))
-        record.add(plain_methods(pictures, record.chosen))
-        say("pictures without a net are there")
+        plain, others = plain_methods(pictures, record.chosen)
+        record.add(plain)
+        for name in [name for name in fits if (options.out / f"{name}.json").exists()]:
+            record.add_net(fits[name])
         for job in as_completed(jobs):
-            row = job.result()
-            record.nets[row["net"]] = row
-            fit = next(fit for fit in fits if fit.name == row["net"])
-            record.add(net_methods(options.out, pictures, fit, record.chosen["w*"]))
-            say(f"{fit.name}: {row['steps']} steps in {row['seconds']} s, explains {row['explains, held out']}")
+            record.add_net(fits[job.result()["net"]])
+        record.add(others)
     print((options.out / "tables.md").read_text(encoding="utf-8"))
     say("done")
 
@@ -493,6 +499,11 @@ class Record:
                 scores = method.score({name: scores for name, (_, scores) in self.methods.items()})
                 self.methods[name] = method.predictions, scores
                 self.write()
+
+    def add_net(self, fit: Fit) -> None:
+        """The same for a net that is fitted."""
+        self.nets[fit.name] = json.loads((self.options.out / f"{fit.name}.json").read_text(encoding="utf-8"))
+        self.add(net_methods(self.options.out, self.pictures, fit, self.chosen["w*"]))
 
     def write(self) -> None:
         options, pictures = self.options, self.pictures
