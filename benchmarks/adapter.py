@@ -338,10 +338,10 @@ def plain_methods(pictures: Pictures, chosen: dict[str, float]) -> tuple[dict[st
     predictions = STEPS + shapes.depth * 4  # 2 down, and 2 back without guidance
     methods["re-denoised"] = Method(predictions, target(1.0))
     others = {}
-    for steps in (3, 5, 6):
+    for steps in (2, 3, 5, 6):
         others[f"guidance {best:g}, {steps} steps"] = Method(2 * steps, plain(best, steps))
     others["best of 2 by A"] = Method(2 * STEPS, another)
-    for steps in (6, 11, 13, 20, 22):
+    for steps in (4, 6, 11, 13, 20, 22):
         others[f"{steps} steps"] = Method(steps, plain(1.0, steps))
     others["re-denoised, guidance w*"] = Method(predictions + STEPS, target(best))
     return methods, others
@@ -534,7 +534,8 @@ def net_methods(out: Path, pictures: Pictures, fit: Fit, best: float) -> dict[st
     methods = {fit.name: Method(STEPS + own, golden(pictures.rows))}
     if fit.name == MAIN or fit.rank == 0:
         methods[f"{fit.name}, for another caption"] = Method(STEPS + own, golden(pictures.other_rows()))
-        methods[f"{fit.name}, 5 steps"] = Method(5 + own, golden(pictures.rows, 1.0, 5))
+        for steps in (3, 5):
+            methods[f"{fit.name}, {steps} steps"] = Method(steps + own, golden(pictures.rows, 1.0, steps))
         methods[f"{fit.name}, guidance w*"] = Method(2 * STEPS + own, golden(pictures.rows, best))
     return methods
 
