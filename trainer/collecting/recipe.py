@@ -22,6 +22,10 @@ class Recipe(Redenoising):
     height: int | None = None
     width: int | None = None
 
+    def on(self, schedule: Schedule) -> Schedule:
+        """The recipe's own, however many steps an image takes."""
+        return self.schedule
+
 
 def preset_recipe(preset: str, **changes) -> Recipe:
     """The recipe of a preset, with ``changes`` that are not None: fields of Recipe and of its Schedule.

@@ -41,6 +41,10 @@ class Redenoising:
         way = f"guidance {self.cfg:g} down and {self.inversion_cfg:g} back"
         return f"{way}{depth}, {rounds}, {self.inversion} inversion"
 
+    def on(self, schedule: Schedule) -> Schedule:
+        """The schedule that noise is re-denoised on for images that are sampled on this one: the same."""
+        return schedule
+
     def redenoised(self, base: Base, prompts: Prompts, noise: Tensor, schedule: Schedule) -> Redenoised:
         """Noise [B, C, h, w] of unit variance for B prompts, between the first levels of the base model's schedule; by
         its sibling, if it has one.

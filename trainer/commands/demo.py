@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOR_COMFYUI = (300, 2)  # captions, and seeds for each, of a net that need not wait for the report
-RIVALS = ("cfg-5.5-first-1", "cfg-3-steps-5")  # at the cost of a net; of each A chose the guidance
+RIVALS = ("cfg-5.5-first-1", "cfg-3-steps-3", "cfg-3-steps-5")  # around the cost of a net; A chose the guidance
 METHODS = ("standard", "inversion", "npnet", *RIVALS, "wrong-prompt")
 THREADS = 2  # the last bits of a product depend on how many there are, and a fit on its last bits
 
@@ -142,7 +142,7 @@ def write_report(options: Options, world: World, dataset: Path, scale: Scale) ->
         name: pipeline_stages.fit_net(world, dataset, options.out / f"fit-{name}", seed=options.seed, **changes)
         for name, changes in pipeline_stages.NETS.items()
     }
-    what = world, nets, list(pipeline_stages.two_settings(world).values()), options.out, scale
+    what = world, nets, list(pipeline_stages.demo_settings(world).values()), options.out, scale
     in_parallel(pipeline_stages.compare, *what, methods=METHODS)
     metrics = dict.fromkeys((world.reports, "captions-right", world.selects))
     about = {
@@ -159,6 +159,7 @@ def write_report(options: Options, world: World, dataset: Path, scale: Scale) ->
 
 def introduction(world: World) -> list[str]:
     """Two paragraphs."""
+    steps = world.recipe.schedule.steps
     judged = "The score is a detector's log-likelihood of what the caption says"
     if world.reports != world.selects:
         judged = (
@@ -170,12 +171,12 @@ def introduction(world: World) -> list[str]:
         "The whole method on a tiny text-to-image model of coloured shapes: pairs of noises were collected and "
         "selected, nets were fitted on them, and here is what their golden noise does to pictures of captions and "
         "seeds that no net was fitted on and no setting chosen on. inversion is the re-denoised noise itself, which "
-        "nets learn to predict; cfg-5.5-first-1 and cfg-3-steps-5 are what a net's predictions buy otherwise, guidance "
-        "on the first step, and guidance 3 in half the steps; wrong-prompt is the control: the noise made for another "
-        "caption.",
-        f"Two settings: guidance 1, where the effect is strong, and guidance {world.guidance:g} with the same "
-        f"{world.recipe.schedule.steps} steps, where it is weak. {judged}; captions right is whether all of it is "
-        "there and nothing else.",
+        "nets learn to predict; cfg-5.5-first-1, cfg-3-steps-3 and cfg-3-steps-5 are what predictions buy otherwise, "
+        "guidance on the first step, and guidance 3 in three and in five steps; wrong-prompt is the control: the noise "
+        "made for another caption.",
+        f"Two settings: guidance 1 in {steps // 2} steps, where a net that is made of the base model puts guidance into "
+        f"the noise for one prediction, and guidance {world.guidance:g} in {steps} steps, where guidance is there "
+        f"already. {judged}; captions right is whether all of it is there and nothing else.",
     ]
 
 

@@ -24,6 +24,7 @@ from npnet_core.golden import noise_generator
 from npnet_core.redenoising import check_levels, ddim
 from trainer import bases
 from trainer.bases import Base, Prompts
+from trainer.collecting.recipe import Recipe
 from trainer.collecting.redenoising import REDENOISING, Redenoising, check_redenoising
 from trainer.evaluation import baselines
 from trainer.evaluation.baselines import Baseline, read_baseline
@@ -75,7 +76,7 @@ def standard(base: Base, prompts: Prompts, noise: Tensor, setting: Setting) -> T
 
 def inversion(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, redenoising: Redenoising) -> Tensor:
     """Re-denoised between the first levels of the setting's schedule: the target that nets learn, used directly."""
-    return redenoising.redenoised(base, prompts, noise, setting.schedule).target
+    return redenoising.redenoised(base, prompts, noise, redenoising.on(setting.schedule)).target
 
 
 def repaint(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, rounds: int = 1) -> Tensor:
@@ -131,7 +132,8 @@ def choose_methods(
         raise InputError(f"A net is named {', '.join(taken)} as a method is: give it another name, NAME=FILE.")
     if repaint_rounds < 1:
         raise InputError(f"Repainting {repaint_rounds} times changes nothing: use at least 1 round.")
-    down = f"re-denoised on the image's own schedule ({redenoising})"
+    schedule = f"{redenoising.schedule.steps} steps" if isinstance(redenoising, Recipe) else "the image's own schedule"
+    down = f"re-denoised on {schedule} ({redenoising})"
     methods, controls = [], []
     if "inversion" in names:
         start = partial(inversion, redenoising=redenoising)
@@ -190,6 +192,8 @@ def check_methods(methods: Sequence[Method], base: Base, settings: Sequence[Sett
             if method.name != "repaint":
                 check_redenoising(base)
             for setting in settings:
-                way = () if method.name == "repaint" else (redenoising.inversion, redenoising.depth)
+                way, schedule = (), setting.schedule
+                if method.name != "repaint":
+                    way, schedule = (redenoising.inversion, redenoising.depth), redenoising.on(schedule)
                 shape = bases.latent_shape(base, setting.height, setting.width)
-                check_levels(bases.levels(base, setting.schedule, shape), *way)
+                check_levels(bases.levels(base, schedule, shape), *way)

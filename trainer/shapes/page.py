@@ -22,7 +22,7 @@ from trainer.fitting.learning_curve import learning_curve
 from trainer.report.data_uri import data_uri
 from trainer.report.page import Section, block, macros, section, table
 from trainer.report.report import write_report
-from trainer.shapes.pipeline_stages import fits, two_settings
+from trainer.shapes.pipeline_stages import demo_settings, fits
 from trainer.shapes.worlds import World
 
 SHOWN = 6  # pairs whose noise is shown: the first, not the best
@@ -70,7 +70,7 @@ def learning_curves(out: Path, nets: Mapping[str, GoldenNet]) -> Section:
 
 def noise_pictures(out: Path, world: World, base: Base, nets: Mapping[str, GoldenNet], results: dict) -> Section:
     """Noise, golden noise, their difference and both pictures: the first pairs at the strong setting, for each net."""
-    setting = two_settings(world)["strong"]
+    setting = demo_settings(world)["strong"]
     items = [item for item in results["items"] if item["setting"] == setting.name][:SHOWN]
     prompts = bases.encode(base, [item["prompt"] for item in items])
     noise = bases.initial_noise(base, [item["seed"] for item in items], setting.height, setting.width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from trainer.collecting.collect import collect
 from trainer.collecting.keys import pair_keys, share_of
 from trainer.collecting.manifest import manifest, open_dataset
 from trainer.collecting.recipe import Recipe
+from trainer.collecting.redenoising import Redenoising
 from trainer.data.prompts import PromptRow
 from trainer.evaluation.evaluate import Evaluation, evaluate
 from trainer.evaluation.sampling_settings import Setting
@@ -55,6 +57,12 @@ def two_settings(world: World, size: tuple[int, int] = SIZE) -> dict[str, Settin
         "strong": Setting(world.recipe.schedule, 1.0, *size),
         "weak": Setting(world.recipe.schedule, world.guidance, *size),
     }
+
+
+def demo_settings(world: World) -> dict[str, Setting]:
+    """Where golden noise pays, few steps without guidance, and where it does not: with guidance on all of them."""
+    few = dataclasses.replace(world.recipe.schedule, steps=world.recipe.schedule.steps // 2)
+    return {"strong": Setting(few, 1.0, *SIZE), "weak": Setting(world.recipe.schedule, world.guidance, *SIZE)}
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,7 @@ def compare(
     *,
     methods: Sequence[str] = ("standard", "inversion", "npnet", "wrong-prompt"),
     seeds: range = REPORTED_SEEDS,
+    redenoising: Redenoising | None = None,
     about: Mapping[str, object] | None = None,
     worker: tuple[int, int] = (0, 1),
 ) -> Evaluation:
@@ -178,7 +187,7 @@ def compare(
         methods=methods,
         seeds=seeds,
         seeds_per_prompt=scale.reported_seeds,
-        redenoising=world.recipe,
+        redenoising=redenoising or world.recipe,
         batch=50,
         about=about,
         worker=worker,

@@ -31,7 +31,7 @@ def test_the_page_compares_what_it_should(folder):
     assert {row["method"] for row in rows} == methods
     measured = {"shapes-b", "captions-right", "shapes-a"}
     assert measured <= {row["metric"] for row in rows}
-    assert {row["setting"] for row in rows} == {"ddim-10-cfg1-32x32", "ddim-10-cfg3-32x32"}
+    assert {row["setting"] for row in rows} == {"ddim-5-cfg1-32x32", "ddim-10-cfg3-32x32"}
     assert all(row["n"] == 8 for row in rows)
     html = (folder / "report.html").read_text(encoding="utf-8")
     for title in ("Where the nets come from", "What they learnt", "What they do to the noise"):
@@ -39,7 +39,7 @@ def test_the_page_compares_what_it_should(folder):
     assert html.count("<svg") > len(pipeline_stages.NETS)
     equal_cost = json.loads((folder / "results.json").read_text(encoding="utf-8"))["equal_cost"]
     assert len(equal_cost) == 2 * (1 + len(pipeline_stages.NETS))
-    assert all(set(demo.RIVALS) & set(each["among"]) for each in equal_cost)
+    assert all(set(demo.RIVALS) & set(each["among"]) for each in equal_cost if each["predictions"] >= 6)
     pictures = 5 * page.SHOWN * len(pipeline_stages.NETS)
     assert html.count('class="pixels"') >= pictures
 
