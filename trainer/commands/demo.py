@@ -174,8 +174,8 @@ def introduction(world: World) -> list[str]:
         "nets learn to predict; cfg-5.5-first-1, cfg-3-steps-3 and cfg-3-steps-5 are what predictions buy otherwise, "
         "guidance on the first step, and guidance 3 in three and in five steps; wrong-prompt is the control: the noise "
         "made for another caption.",
-        f"Two settings: guidance 1 in {steps // 2} steps, where a net that is made of the base model puts guidance into "
-        f"the noise for one prediction, and guidance {world.guidance:g} in {steps} steps, where guidance is there "
+        f"Two settings: guidance 1 in {steps // 2} steps, where a net that is made of the base model puts guidance "
+        f"into the noise for one prediction, and guidance {world.guidance:g} in {steps} steps, where guidance is there "
         f"already. {judged}; captions right is whether all of it is there and nothing else.",
     ]
 
