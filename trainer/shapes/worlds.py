@@ -84,7 +84,7 @@ def _larger(weights: Path, base: str, recipe: Recipe) -> World:
         recipe=recipe,
         guidance=3.0,
         wide=world.WIDE,
-        quick=Scale(1400, 1, 150, 2),
+        quick=Scale(1300, 1, 125, 2),
         full=Scale(2640, 2, 512, 2),
     )
 
