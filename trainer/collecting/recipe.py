@@ -22,6 +22,10 @@ class Recipe(Redenoising):
     height: int | None = None
     width: int | None = None
 
+    def __str__(self) -> str:
+        spacing = f" of {self.schedule.spacing} spacing" if self.schedule.spacing else ""
+        return f"{super().__str__()}, on {self.schedule.steps} {self.schedule.sampler} steps{spacing}"
+
     def on(self, schedule: Schedule) -> Schedule:
         """The recipe's own, however many steps an image takes."""
         return self.schedule

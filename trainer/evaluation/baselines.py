@@ -1,6 +1,7 @@
 """What golden noise has to be measured against: other ways to spend predictions on the same prompt and seed.
 
-Guidance throughout or on some steps only (Kynkäänniemi et al., arXiv 2404.07724), more steps, best of N noises.
+Guidance throughout, in another number of steps or on some steps only (Kynkäänniemi et al., arXiv 2404.07724), more
+steps, best of N noises.
 Guidance 2w - 1 on the first steps: re-denoised with w down and 1 back, a noise has moved by h (w - 1) (D(c) - D(∅)) to
 first order in the step h, and a step of guidance w from there goes h w (D(c) - D(∅)) further: together 2w - 1.
 """

@@ -104,7 +104,8 @@ def evaluate(
         out: the evaluation's folder.
         methods: of :data:`trainer.evaluation.methods.NAMES`; ``standard`` is always there.
         seeds, seeds_per_prompt: each prompt gets so many of these seeds, the same ones every time.
-        redenoising, repaint_rounds: settings of the methods ``inversion`` and ``repaint``.
+        redenoising, repaint_rounds: settings of the methods ``inversion`` and ``repaint``. A
+            :class:`trainer.collecting.recipe.Recipe` re-denoises on its own schedule, else it is the image's.
         batch: images at once.
         worker: (i, n), to do the i-th of n parts of the prompts.
         dataset: noise pairs of the same kind of base model, for the diagnostics.

@@ -75,7 +75,8 @@ def standard(base: Base, prompts: Prompts, noise: Tensor, setting: Setting) -> T
 
 
 def inversion(base: Base, prompts: Prompts, noise: Tensor, setting: Setting, redenoising: Redenoising) -> Tensor:
-    """Re-denoised between the first levels of the setting's schedule: the target that nets learn, used directly."""
+    """Re-denoised between the first levels of the setting's schedule, or of the recipe's own: the target that nets
+    learn, used directly."""
     return redenoising.redenoised(base, prompts, noise, redenoising.on(setting.schedule)).target
 
 
@@ -132,8 +133,8 @@ def choose_methods(
         raise InputError(f"A net is named {', '.join(taken)} as a method is: give it another name, NAME=FILE.")
     if repaint_rounds < 1:
         raise InputError(f"Repainting {repaint_rounds} times changes nothing: use at least 1 round.")
-    schedule = f"{redenoising.schedule.steps} steps" if isinstance(redenoising, Recipe) else "the image's own schedule"
-    down = f"re-denoised on {schedule} ({redenoising})"
+    where = "" if isinstance(redenoising, Recipe) else " on the image's own schedule"  # a recipe names its own
+    down = f"re-denoised{where} ({redenoising})"
     methods, controls = [], []
     if "inversion" in names:
         start = partial(inversion, redenoising=redenoising)

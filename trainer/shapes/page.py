@@ -47,11 +47,10 @@ def about_fits(world: World, dataset: Path, nets: Mapping[str, GoldenNet]) -> Se
     reader, recipe = NPDReader(dataset), world.recipe
     words = (
         f"{len(reader):,} pairs of noises were made for {len(reader.prompts)} captions, none of which is reported "
-        f"here: re-denoised, {recipe}, of {recipe.schedule.steps} {recipe.schedule.sampler} steps. Both noises of a "
-        f"pair became pictures at the guidance of its way down, both were scored by {world.selects}, and for npnet a "
-        "pair was kept if its target's picture scored higher; the other nets saw all pairs. adapter is the base "
-        "model's own network with a difference of every weight, unet a U-Net of ours that reads every token, "
-        "npnet the published architecture. "
+        f"here. They were re-denoised with {recipe}. Both noises of a pair became pictures at the guidance of its way "
+        f"down, both were scored by {world.selects}, and for npnet a pair was kept if its target's picture scored "
+        "higher; the other nets saw all pairs. adapter is the base model's own network with a difference of every "
+        "weight, unet a U-Net of ours that reads every token, npnet the published architecture. "
         "Trained on are the kept pairs of all captions but a twentieth. Explained is the share of the target's change "
         "that a net predicts for kept pairs of the others, which it never saw: 0 is no better than leaving the noise "
         "alone. Prompt dependence is how far apart the net's changes for two captions are, in units of the change: 0 "
@@ -76,7 +75,8 @@ def noise_pictures(out: Path, world: World, base: Base, nets: Mapping[str, Golde
     noise = bases.initial_noise(base, [item["seed"] for item in items], setting.height, setting.width)
     words = (
         f"The first {len(items)} pairs, not the best. Of four latent channels the first three are shown as red, green "
-        f"and blue; the change is enlarged {ENLARGED} times. Pictures are of guidance {setting.cfg:g}."
+        f"and blue; the change is enlarged {ENLARGED} times. Pictures are of {setting.schedule.steps} steps "
+        f"at guidance {setting.cfg:g}."
     )
     head, parts = ["caption, seed", "noise", "golden noise", "change", "standard picture", "golden picture"], []
     for name, npnet in nets.items():

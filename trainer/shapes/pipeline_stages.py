@@ -173,6 +173,7 @@ def compare(
 
     Args:
         nets: name → file.
+        redenoising: for ``inversion``; by default the world's recipe, on its own schedule whatever the setting's.
         worker: (i, n), to do the i-th of n parts of the captions.
     """
     models = load_models(world)

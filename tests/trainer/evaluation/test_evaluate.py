@@ -47,7 +47,7 @@ from trainer.data.prompts import PromptRow
 from trainer.evaluation.cost import cost_per_image
 from trainer.evaluation.draws import draw
 from trainer.evaluation.evaluate import evaluate
-from trainer.evaluation.folder import ends_hash
+from trainer.evaluation.folder import ends_hash, facts
 from trainer.evaluation.methods import REDENOISING, Redenoising, check_methods, choose_methods
 from trainer.evaluation.sampling_settings import Setting, every_setting, read_size
 
@@ -164,6 +164,20 @@ def test_inversion_is_what_collecting_makes(base):
     pairs = make_pairs(base, [], Recipe(SETTING.schedule, rounds=2, height=SIZE, width=SIZE), keys, encoded)
     method = choose_methods(["inversion"], {}, Redenoising(rounds=2))[1]
     assert torch.equal(method.start(base, encoded, pairs.source, SETTING), pairs.target)
+
+
+def test_a_recipe_re_denoises_on_its_own_schedule(base):
+    """However the images are sampled; and a folder of its images takes none of a recipe of other steps."""
+    recipe, other = (Recipe(Schedule("ddim", steps), height=SIZE, width=SIZE) for steps in (4, 5))
+    noise, encoded = bases.initial_noise(base, [3], SIZE, SIZE), bases.encode(base, ["a red circle"])
+    method = choose_methods(["inversion"], {}, recipe)[1]
+    starts = [method.start(base, encoded, noise, setting) for setting in (SETTING, STOCHASTIC)]
+    expected = recipe.redenoised(base, encoded, noise, recipe.schedule).target
+    assert all(torch.equal(start, expected) for start in starts)
+    assert not torch.equal(expected, other.redenoised(base, encoded, noise, other.schedule).target)
+    made_with = [facts(base, [], [method], each, 1)["inversion"] for each in (recipe, other)]
+    assert made_with[0].endswith("1 round, exact inversion, on 4 ddim steps")
+    assert made_with[0] != made_with[1]
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
