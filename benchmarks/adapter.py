@@ -1,14 +1,15 @@
 """A net made of the base model against one from scratch, in the shapes world: what it learns, and what that is worth.
 
     python -m benchmarks.adapter base OUT --device cuda
-    python -m benchmarks.adapter flow OUT --device cuda
+    python -m benchmarks.adapter flow OUT --device cuda --depth 9 --cfg 3
     python -m benchmarks.adapter base OUT --pairs 320 --steps 20 --pictures 52 --choosing 12     # minutes on two cores
 
 Collects pairs (fixed-point, --depth steps deep, guidance --cfg down and 1 back), fits U-Nets and adapters of several
 ranks to as many steps of as many pairs, and samples pictures of captions that no net was fitted on. Detector A
 chooses what is to be chosen, on fitting captions; detector B judges. Prints tables in Markdown, with intervals by
 caption, and leaves nets, every score and ``tables.md`` in OUT. Nets are fitted in processes of their own, while
-pictures without a net are made. Started again it goes on with the pairs, nets and scores that are in OUT.
+pictures without a net are made. Started again it goes on with the pairs, nets and scores that are in OUT, and refuses
+those of other settings.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from npnet_core.prompt_form import canonical
 from npnet_core.redenoising import redenoise
 from trainer import bases
 from trainer.bases import Base, Prompts, Schedule
+from trainer.evaluation.folder import claim
 from trainer.shapes import WEIGHTS, world
 from trainer.shapes.scorer import load_scorers
 
@@ -46,6 +48,7 @@ FIRST = dict.fromkeys((1, 2, 3), (3.0, 5.5, 7.5, 10.0))  # steps with guidance â
 WIDTHS = (64, 96, 128)  # of the U-Net from scratch
 HELD_OUT = 1000  # pairs of captions that no net is fitted on
 LR, WARMUP = 1e-3, 30
+MADE_WITH = ("base", "weights", "pairs", "steps", "batch", "pictures", "choosing", "depth", "cfg", "captions")
 
 
 class Fit(NamedTuple):
@@ -430,7 +433,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, help="the first of each part only")
     parser.add_argument("--fits", nargs="*", choices=[fit.name for fit in FITS], default=[fit.name for fit in FITS])
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    claim(options.out, (0, 1), {name: str(getattr(options, name)) for name in MADE_WITH})
     began, folder = time.perf_counter(), options.weights / options.base
 
     def say(text: str) -> None:
