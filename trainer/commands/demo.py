@@ -51,7 +51,7 @@ class Options:
 
     out: Path = option(Path("demo"), "the demo's folder")
     base: Literal["sd", "flow", "first"] = option("sd", "a Stable Diffusion, a Z-Image, or 0.1.0's smaller world")
-    full: bool = option(False, "three times the pairs and the training, and 1,024 pictures for each figure")
+    full: bool = option(False, "four times the pairs and the training, and 1,024 pictures for each figure")
     tables: bool = option(False, "instead the paper's tables in small, into OUT/tables.md, as --full; over an hour")
     retrain: bool = option(False, "first train the tiny models anew, into OUT/weights-SEED, and use those; hours")
     comfyui: Path | None = option(
