@@ -56,6 +56,18 @@ def shapes_net(folder) -> Path:
     return folder / "net.safetensors"
 
 
+def shapes_adapter(folder, base, rank: int = 0) -> Path:
+    """A net made of the shapes world's Stable Diffusion that moves the noise."""
+    adapter = Adapter(bases.adapter_config(base, rank, bases.levels(base, Schedule("ddim", 10))[0], 1.0, 8))
+    with torch.no_grad():  # a new net is the identity
+        for parameter in adapter.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)), alpha=0.02)
+    path = folder / f"shapes-adapter-{rank}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.save_npnet(adapter, path)
+    return path
+
+
 def encoded(call, clip, text: str) -> list:
     return call("CLIPTextEncode", clip=clip, text=text)[0]
 
@@ -140,14 +152,8 @@ def test_on_the_trainers_levels_pictures_are_the_same(loaded, base, call, prompt
 @pytest.mark.parametrize("rank", [0, 4])
 def test_an_adapter_is_the_trainers(loaded, base, call, comfy_base, prompts, rank):
     """Golden noise of a net that is made of this model, of all weights and as a LoRA."""
-    path = comfy_base / "models" / "npnet" / f"shapes-adapter-{rank}.safetensors"
-    adapter = Adapter(bases.adapter_config(base, rank, bases.levels(base, Schedule("ddim", 10))[0], 1.0, 8))
-    with torch.no_grad():  # a new net is the identity
-        for parameter in adapter.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)), alpha=0.02)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.save_npnet(adapter, path)
-    (npnet,) = call("NPNetLoad", npnet_name=path.name)
+    path = shapes_adapter(comfy_base / "models" / "npnet", base, rank)
+    adapter, (npnet,) = checkpoint.load_npnet(path), call("NPNetLoad", npnet_name=path.name)
     positive, _, told = prompts
     noise = source_noise(noises())
     given = {"npnet": npnet, "noise": Given(noise), "conditioning": positive, "model": loaded[0]}
@@ -183,13 +189,15 @@ def test_a_pipeline_that_is_not_there_is_refused(folder, call):
         call("NPNetSmallPipelineLoad", pipeline="other")
 
 
-def test_the_demos_workflow_runs(folder, run_graph, comfy_base, tmp_path, server):
-    """With a net of any kind: it opens clean, and every picture of either noise is scored."""
+@pytest.mark.parametrize("made_of_the_base", [True, False])
+def test_the_demos_workflow_runs(folder, base, tmp_path, server, made_of_the_base):
+    """With the demo's kind of net and another: it opens clean, and every picture of either noise is scored."""
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     object_info = server.get("/object_info")
     assert canvas_problems(workflow, object_info) == []
     assert overlaps(workflow) == []
-    install(stable_diffusion(), shapes_net(tmp_path), server.base)
+    net = shapes_adapter(tmp_path, base) if made_of_the_base else shapes_net(tmp_path)
+    install(stable_diffusion(), net, server.base)
     prompt = to_prompt(workflow, object_info)
     assert prompt_problems(prompt, server.get("/object_info"), set()) == []
     for node in prompt.values():
